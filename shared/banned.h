@@ -7,6 +7,7 @@
 #ifndef SHARED_BANNED_H
 #define SHARED_BANNED_H
 
+#undef alloca /* glibc's header makes it a macro, which cannot be poisoned */
 #pragma GCC poison strcpy strcat sprintf vsprintf strncpy strncat strtok strtok_r gets
 #pragma GCC poison atoi atol atoll atof system popen alloca mktemp tmpnam tempnam
 

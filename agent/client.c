@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: MIT */
+#include "agent/client.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <string.h>
+#include <strings.h>
+
+#include "agent/client_call.h"
+#include "shared/proto.h"
+
+#include "shared/banned.h"
+
+#define CONNECT_TIMEOUT_MS 5000
+#define UPLOAD_BUFFER_BYTES (256L * 1024)
+#define EXTRA_FDS_MAX 64
+
+struct client {
+    CURLM *multi;
+    char *server;
+    char *token_header; /* "Authorization: Bearer …" or NULL */
+    struct client_call *under_way;
+    unsigned count;
+};
+
+/* "host:port", "http://host:port/" → "http://host:port". */
+static char *normalise(const char *server)
+{
+    const char *scheme = strstr(server, "://") ? "" : "http://";
+    size_t len = strlen(server);
+    char *text = NULL;
+
+    while (len > 0 && server[len - 1] == '/')
+        len--;
+    if (asprintf(&text, "%s%.*s", scheme, (int)len, server) < 0)
+        return NULL;
+    return text;
+}
+
+int client_new(const struct client_config *config, struct client **ret, struct err *e)
+{
+    struct client *c = calloc(1, sizeof(*c));
+
+    if (!c)
+        return err_set(e, ENOMEM, "start the HTTP client");
+    if (strlen(config->server) == 0 || strlen(config->server) > 1024 ||
+        strpbrk(config->server, " \r\n\t")) {
+        free(c);
+        return err_say(e, EINVAL, "'%s' is no server address: use HOST:PORT or http://HOST:PORT",
+            config->server);
+    }
+    if (config->token && strpbrk(config->token, "\r\n")) {
+        free(c);
+        return err_say(e, EINVAL, "the token in SILT_TOKEN holds a line break");
+    }
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+        free(c);
+        return err_say(e, EIO, "libcurl cannot be initialised");
+    }
+    c->multi = curl_multi_init();
+    c->server = normalise(config->server);
+    if (config->token && asprintf(&c->token_header, "Authorization: Bearer %s", config->token) < 0)
+        c->token_header = NULL;
+    if (!c->multi || !c->server || (config->token && !c->token_header)) {
+        client_free(c);
+        return err_set(e, ENOMEM, "start the HTTP client");
+    }
+    *ret = c;
+    return 0;
+}
+
+void client_free(struct client *c)
+{
+    if (!c)
+        return;
+    while (c->under_way)
+        client_abort(c, c->under_way);
+    if (c->multi)
+        curl_multi_cleanup(c->multi);
+    free(c->server);
+    free(c->token_header);
+    free(c);
+    curl_global_cleanup();
+}
+
+const char *client_server(const struct client *c)
+{
+    return c->server;
+}
+
+static bool add_header(struct client_call *call, const char *line)
+{
+    struct curl_slist *longer = curl_slist_append(call->headers, line);
+
+    if (longer)
+        call->headers = longer;
+    return longer != NULL;
+}
+
+static bool add_named(struct client_call *call, const char *name, const char *value)
+{
+    char line[256];
+
+    if (!value)
+        return true;
+    return snprintf(line, sizeof(line), "%s: %s", name, value) < (int)sizeof(line) &&
+        add_header(call, line);
+}
+
+static bool build_headers(const struct client *c, struct client_call *call)
+{
+    const struct client_request *req = &call->req;
+    bool ok = add_header(call, "Expect:") && add_header(call, "Silt-Protocol: " PROTO_VERSION_TEXT) &&
+        add_named(call, "Content-Encoding", req->content_encoding) &&
+        add_header(call, "Accept-Encoding:");
+
+    if (req->content_type)
+        ok = ok && add_named(call, "Content-Type", req->content_type);
+    else
+        ok = ok && add_header(call, "Content-Type:");
+    if (c->token_header)
+        ok = ok && add_header(call, c->token_header);
+    if (req->read_body && req->stream_len == UINT64_MAX)
+        ok = ok && add_header(call, "Transfer-Encoding: chunked");
+    for (size_t i = 0; ok && req->headers && req->headers[i]; i++)
+        ok = add_header(call, req->headers[i]);
+    return ok;
+}
+
+static void set_body(struct client_call *call)
+{
+    const struct client_request *req = &call->req;
+    CURL *easy = call->easy;
+    curl_off_t len = req->read_body ? -1 : (curl_off_t)req->body_len;
+
+    if (!req->read_body && req->body_len == 0) {
+        if (strcmp(req->method, "HEAD") == 0)
+            (void)curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+        else if (strcmp(req->method, "POST") == 0)
+            (void)curl_easy_setopt(easy, CURLOPT_POSTFIELDS, "");
+        return;
+    }
+    if (req->read_body && req->stream_len != UINT64_MAX)
+        len = (curl_off_t)req->stream_len;
+    (void)curl_easy_setopt(easy, CURLOPT_POST, 1L);
+    (void)curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, len);
+    (void)curl_easy_setopt(easy, CURLOPT_READFUNCTION, client_call_read);
+    (void)curl_easy_setopt(easy, CURLOPT_READDATA, call);
+    (void)curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, client_call_seek);
+    (void)curl_easy_setopt(easy, CURLOPT_SEEKDATA, call);
+    (void)curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, UPLOAD_BUFFER_BYTES);
+}
+
+static void set_options(struct client_call *call)
+{
+    CURL *easy = call->easy;
+
+    (void)curl_easy_setopt(easy, CURLOPT_URL, call->url);
+    (void)curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    (void)curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    (void)curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    (void)curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
+    (void)curl_easy_setopt(easy, CURLOPT_PROXY, ""); /* the workspace goes where it was told, nowhere else */
+    (void)curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
+    (void)curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)call->req.timeout_ms);
+    (void)curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->message);
+    (void)curl_easy_setopt(easy, CURLOPT_USERAGENT, "silt/" SILT_VERSION);
+    (void)curl_easy_setopt(easy, CURLOPT_HTTPHEADER, call->headers);
+    (void)curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, client_call_write);
+    (void)curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
+    (void)curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, client_call_header);
+    (void)curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
+    (void)curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
+    set_body(call);
+    (void)curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST,
+        strcmp(call->req.method, "HEAD") == 0 ? NULL : call->req.method);
+}
+
+int client_start(struct client *c, const struct client_request *req, client_done *done, void *done_ctx,
+    struct client_call **ret, struct err *e)
+{
+    struct client_call *call = client_call_new(c->server, req);
+
+    if (!call || !build_headers(c, call)) {
+        client_call_free(call);
+        return err_set(e, ENOMEM, "prepare a request");
+    }
+    call->done = done;
+    call->done_ctx = done_ctx;
+    set_options(call);
+    if (curl_multi_add_handle(c->multi, call->easy) != CURLM_OK) {
+        client_call_free(call);
+        return err_say(e, EIO, "libcurl refused a request");
+    }
+    call->next = c->under_way;
+    c->under_way = call;
+    c->count++;
+    /* Put it on the wire now rather than at the next step: the caller may go on computing. */
+    int running = 0;
+    (void)curl_multi_perform(c->multi, &running);
+    if (ret)
+        *ret = call;
+    return 0;
+}
+
+static void unlist(struct client *c, struct client_call *call)
+{
+    for (struct client_call **at = &c->under_way; *at; at = &(*at)->next) {
+        if (*at == call) {
+            *at = call->next;
+            c->count--;
+            break;
+        }
+    }
+    (void)curl_multi_remove_handle(c->multi, call->easy);
+}
+
+void client_abort(struct client *c, struct client_call *call)
+{
+    unlist(c, call);
+    client_call_free(call);
+}
+
+/* Tell the ends that libcurl has noticed. A `done` may start or abort other requests. */
+static void finish_ended(struct client *c)
+{
+    int left = 0;
+    CURLMsg *msg;
+
+    while ((msg = curl_multi_info_read(c->multi, &left)) != NULL) {
+        struct client_call *call = NULL;
+        CURLcode code = msg->data.result;
+
+        if (msg->msg != CURLMSG_DONE)
+            continue;
+        (void)curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&call);
+        struct err e = ERR_INIT;
+        int r = client_call_result(call, code, &e);
+        unlist(c, call);
+        call->done(call->done_ctx, r, &call->response, &e);
+        client_call_free(call);
+    }
+}
+
+int client_step(struct client *c, struct pollfd *extra, unsigned extra_count, int timeout_ms, struct err *e)
+{
+    struct curl_waitfd fds[EXTRA_FDS_MAX];
+    int running = 0, ready = 0;
+
+    if (extra_count > EXTRA_FDS_MAX)
+        return err_say(e, EINVAL, "too many descriptors to wait for");
+    finish_ended(c);
+    for (unsigned i = 0; i < extra_count; i++)
+        fds[i] = (struct curl_waitfd){.fd = extra[i].fd, .events = CURL_WAIT_POLLIN};
+    CURLMcode code = curl_multi_poll(c->multi, fds, extra_count, timeout_ms, &ready);
+    if (code == CURLM_OK)
+        code = curl_multi_perform(c->multi, &running);
+    for (unsigned i = 0; i < extra_count; i++)
+        extra[i].revents = fds[i].revents ? POLLIN : 0;
+    finish_ended(c);
+    if (code != CURLM_OK)
+        return err_say(e, EIO, "libcurl: %s", curl_multi_strerror(code));
+    return (int)c->count;
+}
+
+/* ---- waiting */
+
+struct waiter {
+    bool ended;
+    int result;
+    struct client_response *response;
+    struct err error;
+};
+
+static void waiter_done(void *ctx, int result, struct client_response *response, const struct err *e)
+{
+    struct waiter *w = ctx;
+
+    w->ended = true;
+    w->result = result;
+    w->error = *e;
+    /* Move the response out: the call is freed after this. */
+    *w->response = *response;
+    buf_init(&response->body, 0);
+    response->error_details = NULL;
+}
+
+int client_call(struct client *c, const struct client_request *req, struct client_response *ret, struct err *e)
+{
+    struct waiter w = {.response = ret, .error = ERR_INIT};
+
+    *ret = (struct client_response){.status = 0};
+    buf_init(&ret->body, 0);
+    int r = client_start(c, req, waiter_done, &w, NULL, e);
+    while (r >= 0 && !w.ended)
+        r = client_step(c, NULL, 0, 1000, e);
+    if (r < 0)
+        return r;
+    if (w.result < 0 && e)
+        *e = w.error;
+    return w.result;
+}
+
+json_t *client_json(const struct client_response *r, struct err *e)
+{
+    json_error_t where;
+    json_t *root = json_loadb((const char *)r->body.data, r->body.len, JSON_REJECT_DUPLICATES, &where);
+
+    if (!root || !json_is_object(root)) {
+        json_decref(root);
+        (void)err_say(e, EPROTO, "the server's answer is not JSON: is there another service at this address?");
+        return NULL;
+    }
+    return root;
+}
