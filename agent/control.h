@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The watcher's control socket `.silt/control`: one JSON object per line in, one out. While a
+ * watcher holds the project's lock, the other commands talk to it instead of syncing themselves.
+ *
+ * For commands: control_request(). For the watcher (agent/sync_watch.c): control_listen, then
+ * control_fds / control_ready in its poll loop, control_answer when an answer is known. The socket
+ * is bound through the held folder's descriptor, so that a project's path may be longer than
+ * sun_path; it has mode 0600 and only the same user (or root) is heard. One thread.
+ *
+ * Requests (member "op") and their answers. A failed one is answered
+ *     {"error":{"errno":110,"message":"…"}}
+ * {"op":"flush","timeout_ms":N}   everything written before now was seen and is on its way:
+ *     {"client":"…","seq":N,"generation":N,"pending":["path",…]}   client "" and seq 0: the server
+ * has had everything for ever; pending: not yet acknowledged, ≤ 20 paths
+ * {"op":"sync","timeout_ms":N}    as flush, then acknowledged; all of `silt sync --json` since the
+ * request:
+ *     {"client","seq","generation","created","updated","moved","deleted","bytes_sent","bytes_received",
+ *      "content_bytes","conflicts","skipped","elapsed_ms"}
+ * {"op":"status"}
+ *     {"pid","server","sandbox","generation","state":"idle"|"sending"|"away","problem":"…" or null,
+ *      "watched_directories","polled_directories","pending","files","bytes","since"}
+ * {"op":"ignored","path":"a/b"}   {"ignored":true|false,"why":"…"}
+ * {"op":"find_ignored","name":"x"} {"paths":[…]}
+ * {"op":"stop"}                   {"stopping":true}, then the watcher ends
+ */
+#ifndef AGENT_CONTROL_H
+#define AGENT_CONTROL_H
+
+#include <jansson.h>
+#include <poll.h>
+#include <stdint.h>
+
+#include "shared/err.h"
+
+#define CONTROL_SOCKET "control"         /* in LINK_DIR */
+#define CONTROL_REQUEST_MAX (16 * 1024)  /* bytes of one request line */
+#define CONTROL_ANSWER_MAX (1024 * 1024) /* bytes of one answer line */
+#define CONTROL_PEERS_MAX 16 /* connections at a time; further ones wait in the backlog */
+
+/*
+ * Ask the watcher of the project at root (absolute) and wait for its answer: 0 and a new reference
+ * in *ret. -ENOENT or -ECONNREFUSED: no watcher is there (a stale socket counts as none).
+ * -ETIMEDOUT after timeout_ms (0 = 10 s). An answer with an error gives its errno and sentence.
+ * `request` is borrowed.
+ */
+int control_request(const char *root, const json_t *request, uint32_t timeout_ms, json_t **ret,
+    struct err *e) WARN_UNUSED;
+
+/* ---- the watcher's side */
+struct control;
+
+/* Listen in the folder dir_fd (`.silt`, held, borrowed until control_close). A stale socket is
+ * replaced: the caller holds the project's lock, so nobody can be behind it. */
+int control_listen(int dir_fd, struct control **ret, struct err *e) WARN_UNUSED;
+/* Removes the socket. */
+void control_close(struct control *c);
+
+/* What to poll: fills at most max entries of fds, returns how many. */
+unsigned control_fds(struct control *c, struct pollfd *fds, unsigned max);
+
+/* A request that arrived whole. The handler answers by control_answer(c, peer, …) now or later;
+ * `request` (an object) is borrowed. A peer that went away meanwhile makes the answer a no-op:
+ * numbers of peers are not used twice. */
+typedef void control_handler(void *ctx, uint64_t peer, const json_t *request);
+/* Serve what poll reported for the fds of control_fds. */
+void control_ready(struct control *c, const struct pollfd *fds, unsigned count,
+    control_handler *handle, void *ctx);
+/* Send the answer and expect the peer's next request. Steals the reference. */
+void control_answer(struct control *c, uint64_t peer, json_t *answer);
+void control_answer_error(struct control *c, uint64_t peer, int code, const char *message);
+/* Is this peer still connected? */
+int control_has_peer(const struct control *c, uint64_t peer);
+
+#endif
