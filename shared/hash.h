@@ -33,6 +33,9 @@ void hash_buf(const void *data, size_t len, struct hash *ret);
 
 /* XXH3-64 of a block, for the agent's block tables. */
 uint64_t hash_block64(const void *data, size_t len);
+/* The same with a seed, for hash tables whose keys are foreign: with a secret seed nobody can prepare
+ * names that all fall into one bucket. */
+uint64_t hash_seeded64(const void *data, size_t len, uint64_t seed);
 
 /* Incremental hashing; hash_state_new returns NULL only when out of memory. */
 struct hash_state;

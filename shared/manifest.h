@@ -51,7 +51,9 @@ int manifest_put(struct manifest *m, const struct manifest_entry *entry) WARN_UN
 size_t manifest_remove(struct manifest *m, const char *path);
 size_t manifest_remove_tree(struct manifest *m, const char *path);
 
-/* Rename from → to, with everything beneath; entries at or beneath `to` go first. -ENOENT, -ENOMEM. */
+/* Rename from → to, with everything beneath; entries at or beneath `to` go first. -ENOENT if
+ * there is nothing, -EINVAL if `to` lies beneath `from`. After -ENOMEM entries are missing: forget the
+ * table and make it anew. */
 int manifest_move(struct manifest *m, const char *from, const char *to) WARN_UNUSED;
 
 /* Does any entry lie beneath dir? */

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+#include "shared/err.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "shared/text.h"
+
+#include "shared/banned.h"
+
+#define SYSTEM_TEXT_BYTES 128
+
+/* Success must never come out of an error path, whatever the caller passed as code. */
+static int positive_code(int code)
+{
+    if (code == 0)
+        return EIO;
+    return code < 0 ? -code : code;
+}
+
+/* The message is one line of text: a newline in a foreign name must not forge a second one, and a
+ * message that was cut must not end in half a character. */
+static void tidy(char *msg, size_t full_len)
+{
+    size_t len = strlen(msg);
+    if (full_len > len) {
+        len = text_utf8_whole(msg, len);
+        msg[len] = '\0';
+    }
+    for (size_t i = 0; i < len; i++)
+        if ((unsigned char)msg[i] < 0x20 || msg[i] == 0x7f)
+            msg[i] = '?';
+}
+
+__attribute__((format(printf, 3, 0))) static void format(
+    char *out, size_t size, const char *fmt, va_list ap)
+{
+    int n = vsnprintf(out, size, fmt, ap);
+    if (n < 0) {
+        out[0] = '\0';
+        n = 0;
+    }
+    tidy(out, (size_t)n);
+}
+
+/* Append as much of text as fits. */
+static void append(char out[ERR_MSG_BYTES], const char *text)
+{
+    size_t len = strlen(out);
+    int n = snprintf(out + len, ERR_MSG_BYTES - len, "%s", text);
+    tidy(out, n < 0 ? len : len + (size_t)n);
+}
+
+int err_set(struct err *e, int code, const char *fmt, ...)
+{
+    code = positive_code(code);
+    if (!e)
+        return -code;
+    char scratch[SYSTEM_TEXT_BYTES];
+    const char *text = strerror_r(code, scratch, sizeof(scratch));
+    e->code = code;
+    e->refusal = PROTO_OK;
+    /* The reason is worth more than the end of a long name: leave room for it. */
+    size_t reserve = strnlen(text, SYSTEM_TEXT_BYTES) + 2;
+    va_list ap;
+    va_start(ap, fmt);
+    format(e->msg, sizeof(e->msg) - reserve, fmt, ap);
+    va_end(ap);
+    append(e->msg, ": ");
+    append(e->msg, text);
+    return -code;
+}
+
+int err_say(struct err *e, int code, const char *fmt, ...)
+{
+    code = positive_code(code);
+    if (!e)
+        return -code;
+    e->code = code;
+    e->refusal = PROTO_OK;
+    va_list ap;
+    va_start(ap, fmt);
+    format(e->msg, sizeof(e->msg), fmt, ap);
+    va_end(ap);
+    return -code;
+}
+
+int err_refuse(struct err *e, enum proto_error refusal, const char *fmt, ...)
+{
+    if (!e)
+        return -EPROTO;
+    e->code = EPROTO;
+    e->refusal = refusal;
+    va_list ap;
+    va_start(ap, fmt);
+    format(e->msg, sizeof(e->msg), fmt, ap);
+    va_end(ap);
+    return -EPROTO;
+}
+
+int err_wrap(struct err *e, const char *fmt, ...)
+{
+    if (!e || e->code == 0)
+        return -EIO;
+    char inner[ERR_MSG_BYTES];
+    memcpy(inner, e->msg, sizeof(inner));
+    inner[sizeof(inner) - 1] = '\0';
+    /* A quarter at most for each context, so that the cause survives several of them. */
+    va_list ap;
+    va_start(ap, fmt);
+    format(e->msg, sizeof(e->msg) / 4, fmt, ap);
+    va_end(ap);
+    append(e->msg, ": ");
+    append(e->msg, inner);
+    return -positive_code(e->code);
+}
