@@ -33,6 +33,8 @@ static void tidy(char *msg, size_t full_len)
             msg[i] = '?';
 }
 
+/* Format into out. The arguments may point into the struct that is being filled (a message made of
+ * an older one), so that nothing is written there before the text is complete. */
 __attribute__((format(printf, 3, 0))) static void format(
     char *out, size_t size, const char *fmt, va_list ap)
 {
@@ -42,6 +44,14 @@ __attribute__((format(printf, 3, 0))) static void format(
         n = 0;
     }
     tidy(out, (size_t)n);
+}
+
+static int fill(struct err *e, int code, enum proto_error refusal, const char msg[ERR_MSG_BYTES])
+{
+    e->code = code;
+    e->refusal = refusal;
+    memcpy(e->msg, msg, ERR_MSG_BYTES);
+    return -code;
 }
 
 /* Append as much of text as fits. */
@@ -57,19 +67,17 @@ int err_set(struct err *e, int code, const char *fmt, ...)
     code = positive_code(code);
     if (!e)
         return -code;
-    char scratch[SYSTEM_TEXT_BYTES];
+    char msg[ERR_MSG_BYTES] = "", scratch[SYSTEM_TEXT_BYTES];
     const char *text = strerror_r(code, scratch, sizeof(scratch));
-    e->code = code;
-    e->refusal = PROTO_OK;
     /* The reason is worth more than the end of a long name: leave room for it. */
     size_t reserve = strnlen(text, SYSTEM_TEXT_BYTES) + 2;
     va_list ap;
     va_start(ap, fmt);
-    format(e->msg, sizeof(e->msg) - reserve, fmt, ap);
+    format(msg, sizeof(msg) - reserve, fmt, ap);
     va_end(ap);
-    append(e->msg, ": ");
-    append(e->msg, text);
-    return -code;
+    append(msg, ": ");
+    append(msg, text);
+    return fill(e, code, PROTO_OK, msg);
 }
 
 int err_say(struct err *e, int code, const char *fmt, ...)
@@ -77,41 +85,37 @@ int err_say(struct err *e, int code, const char *fmt, ...)
     code = positive_code(code);
     if (!e)
         return -code;
-    e->code = code;
-    e->refusal = PROTO_OK;
+    char msg[ERR_MSG_BYTES] = "";
     va_list ap;
     va_start(ap, fmt);
-    format(e->msg, sizeof(e->msg), fmt, ap);
+    format(msg, sizeof(msg), fmt, ap);
     va_end(ap);
-    return -code;
+    return fill(e, code, PROTO_OK, msg);
 }
 
 int err_refuse(struct err *e, enum proto_error refusal, const char *fmt, ...)
 {
     if (!e)
         return -EPROTO;
-    e->code = EPROTO;
-    e->refusal = refusal;
+    char msg[ERR_MSG_BYTES] = "";
     va_list ap;
     va_start(ap, fmt);
-    format(e->msg, sizeof(e->msg), fmt, ap);
+    format(msg, sizeof(msg), fmt, ap);
     va_end(ap);
-    return -EPROTO;
+    return fill(e, EPROTO, refusal, msg);
 }
 
 int err_wrap(struct err *e, const char *fmt, ...)
 {
     if (!e || e->code == 0)
         return -EIO;
-    char inner[ERR_MSG_BYTES];
-    memcpy(inner, e->msg, sizeof(inner));
-    inner[sizeof(inner) - 1] = '\0';
+    char msg[ERR_MSG_BYTES] = "";
     /* A quarter at most for each context, so that the cause survives several of them. */
     va_list ap;
     va_start(ap, fmt);
-    format(e->msg, sizeof(e->msg) / 4, fmt, ap);
+    format(msg, sizeof(msg) / 4, fmt, ap);
     va_end(ap);
-    append(e->msg, ": ");
-    append(e->msg, inner);
-    return -positive_code(e->code);
+    append(msg, ": ");
+    append(msg, e->msg);
+    return fill(e, positive_code(e->code), e->refusal, msg);
 }

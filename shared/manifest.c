@@ -11,13 +11,10 @@
 #include <uthash.h>
 #include <utlist.h>
 
-#include "shared/buf.h"
 #include "shared/io.h"
 #include "shared/path.h"
 
 #include "shared/banned.h"
-
-#define RACY_NS INT64_C(10000000)
 
 /*
  * Three tables: entries by path; the directories that have something beneath them, whether or not
@@ -440,49 +437,4 @@ const struct manifest_entry **manifest_sorted(const struct manifest *m, size_t *
     qsort(all, count, sizeof(*all), compare_paths);
     *ret_count = count;
     return all;
-}
-
-bool manifest_unchanged(const struct manifest_entry *entry, const struct tree_stat *st)
-{
-    if (entry->kind != st->kind || entry->size != st->size || entry->mtime_ns != st->mtime_ns ||
-        entry->ctime_ns != st->ctime_ns || entry->ino != st->ino)
-        return false;
-    int64_t settled_ns;
-    if (__builtin_sub_overflow(entry->seen_ns, RACY_NS, &settled_ns))
-        return false;
-    return entry->mtime_ns <= settled_ns && entry->ctime_ns <= settled_ns;
-}
-
-/* One entry in a form that no other entry shares: lengths before what varies, fixed widths else. */
-static int encode(struct buf *b, const struct manifest_entry *entry)
-{
-    static const struct hash zeros;
-    size_t len = strlen(entry->path);
-    bool dir = entry->kind == TREE_DIR;
-    uint32_t mode = entry->kind == TREE_SYMLINK ? 0 : entry->mode & 0777;
-    if (buf_add_u32(b, (uint32_t)len) < 0 || buf_add(b, entry->path, len) < 0 ||
-        buf_add_u8(b, (uint8_t)entry->kind) < 0 || buf_add_u32(b, mode) < 0 ||
-        buf_add_u64(b, dir ? 0 : entry->size) < 0 ||
-        buf_add(b, dir ? zeros.b : entry->hash.b, HASH_BYTES) < 0)
-        return -ENOMEM;
-    return 0;
-}
-
-int manifest_digest(const struct manifest *m, struct hash *ret)
-{
-    size_t count;
-    CLEANUP(freep) const struct manifest_entry **all = manifest_sorted(m, &count);
-    CLEANUP(hash_state_freep) struct hash_state *s = hash_state_new();
-    CLEANUP(buf_release) struct buf record;
-    buf_init(&record, UINT32_MAX);
-    if (!all || !s)
-        return -ENOMEM;
-    for (size_t i = 0; i < count; i++) {
-        buf_reset(&record);
-        if (encode(&record, all[i]) < 0)
-            return -ENOMEM;
-        hash_state_add(s, record.data, record.len);
-    }
-    hash_state_get(s, ret);
-    return 0;
 }
