@@ -121,6 +121,17 @@ int link_save(const struct link *l, struct err *e)
     return r;
 }
 
+int link_forget(const char *root, struct err *e)
+{
+    CLEANUP(freep) char *path = NULL;
+
+    if (asprintf(&path, "%s/" LINK_DIR "/index", root) < 0)
+        return err_set(e, ENOMEM, "forget the old index");
+    if (unlink(path) < 0 && errno != ENOENT)
+        return err_set(e, errno, "remove '%s'", path);
+    return 0;
+}
+
 static int machine_id(char *out, size_t out_size)
 {
     CLEANUP(buf_release) struct buf text;

@@ -40,6 +40,9 @@ int link_save(const struct link *l, struct err *e) WARN_UNUSED;
 /* New id, this machine, this root's dev:ino; server and sandbox as given. */
 int link_make(const char *root, const char *server, const char *sandbox, struct link *ret, struct err *e) WARN_UNUSED;
 
+/* Forget what the server acknowledged (.silt/index): for a root that gets another sandbox. */
+int link_forget(const char *root, struct err *e) WARN_UNUSED;
+
 /* The nearest ancestor of dir with .silt (*ret_linked = true), else with a project marker, else dir
  * itself. malloc'd. Refuses (-EPERM with a sentence) $HOME, /, /etc, /usr, /var, /tmp and the like. */
 int link_find_root(const char *dir, char **ret_root, bool *ret_linked, struct err *e) WARN_UNUSED;

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: MIT */
+/* status and doctor: how things stand, and whether everything that has to work does. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+#include "agent/app.h"
+#include "agent/control.h"
+#include "shared/io.h"
+#include "shared/num.h"
+
+#include "shared/banned.h"
+
+/* ---- status */
+
+static json_t *watcher_status(const struct app *app)
+{
+    struct err ignored = ERR_INIT;
+    json_t *ask = json_pack("{s:s}", "op", "status"), *answer = NULL;
+
+    if (control_request(app->root, ask, 2000, &answer, &ignored) < 0)
+        answer = NULL;
+    json_decref(ask);
+    return answer;
+}
+
+static json_t *server_sandbox(struct app *app, struct err *e)
+{
+    CLEANUP(freep) char *path = NULL;
+    json_t *sb = NULL;
+
+    if (asprintf(&path, "/v1/sandboxes/%s", app->link.sandbox) < 0)
+        return NULL;
+    return app_rest(app, "GET", path, NULL, &sb, e) < 0 ? NULL : sb;
+}
+
+/* Without a watcher: what a sync would do now. Nothing is sent. */
+static int64_t pending_operations(struct app *app)
+{
+    struct sync_config config = {.link = &app->link, .client = app->client};
+    struct sync *sync = NULL;
+    struct err ignored = ERR_INIT;
+    int64_t pending = -1;
+
+    if (sync_open(&config, &sync, &ignored) == 0)
+        pending = sync_scan(sync, &ignored);
+    sync_close(sync);
+    return pending;
+}
+
+static void print_status(struct app *app, json_t *watcher, json_t *sb, const struct err *away, int64_t pending)
+{
+    char size[16];
+
+    printf("project    %s\n", out_path(app->root));
+    printf("server     %s%s\n", app->link.server, sb ? "" : "  (away)");
+    if (sb) {
+        json_t *writer = json_object_get(sb, "writer");
+        const char *link = json_string_value(json_object_get(writer, "link"));
+        printf("sandbox    %s, generation %lld, %lld files, %s\n", app->link.sandbox,
+            (long long)json_integer_value(json_object_get(sb, "generation")),
+            (long long)json_integer_value(json_object_get(sb, "files")),
+            num_human_bytes((uint64_t)json_integer_value(json_object_get(sb, "bytes")), size, sizeof(size)));
+        if (link && strcmp(link, app->link.id) != 0)
+            printf("writer     another folder fills this sandbox: %s (silt sync --steal takes it over)\n",
+                json_string_value(json_object_get(writer, "machine")));
+    } else {
+        printf("sandbox    %s: %s\n", app->link.sandbox, away->msg);
+    }
+    if (watcher) {
+        const char *problem = json_string_value(json_object_get(watcher, "problem"));
+        printf("watcher    process %lld, %s, %lld folders watched, %lld polled\n",
+            (long long)json_integer_value(json_object_get(watcher, "pid")),
+            json_string_value(json_object_get(watcher, "state")),
+            (long long)json_integer_value(json_object_get(watcher, "watched_directories")),
+            (long long)json_integer_value(json_object_get(watcher, "polled_directories")));
+        if (problem)
+            printf("problem    %s\n", problem);
+    } else {
+        printf("watcher    none (silt watch -d starts one)\n");
+    }
+    if (pending >= 0)
+        printf("pending    %s%lld change%s\n", pending ? "" : "nothing: ", (long long)pending, pending == 1 ? "" : "s");
+}
+
+int cmd_status(struct app *app)
+{
+    struct err e = ERR_INIT, away = ERR_INIT;
+    int r = app_need_link(app, &e);
+
+    if (r < 0)
+        return app_fail(app, &e);
+    json_t *watcher = watcher_status(app);
+    json_t *sb = server_sandbox(app, &away);
+    int64_t pending = watcher ? json_integer_value(json_object_get(watcher, "pending")) : sb ? pending_operations(app) : -1;
+    if (app->opt.json) {
+        out_json(json_pack("{s:s, s:s, s:s, s:b, s:O?, s:O?, s:s?, s:I}", "root", app->root, "server", app->link.server,
+            "sandbox", app->link.sandbox, "reachable", sb != NULL, "watcher", watcher, "remote", sb, "problem",
+            sb ? NULL : away.msg, "pending", (json_int_t)pending));
+    } else {
+        print_status(app, watcher, sb, &away, pending);
+    }
+    json_decref(watcher);
+    json_decref(sb);
+    return sb ? EXIT_FINE : EXIT_TROUBLE;
+}
+
+/* ---- doctor */
+
+struct checkup {
+    struct app *app;
+    json_t *items;
+    unsigned bad;
+};
+
+static void tell(struct checkup *c, bool good, const char *name, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+static void tell(struct checkup *c, bool good, const char *name, const char *fmt, ...)
+{
+    char text[1024];
+    va_list ap;
+
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    c->bad += !good;
+    if (c->app->opt.json)
+        err_ignore(json_array_append_new(c->items, json_pack("{s:s, s:b, s:s}", "check", name, "good", good, "text", text)));
+    else
+        printf("%-4s  %-10s  %s\n", good ? "ok" : "BAD", name, text);
+}
+
+static void check_server(struct checkup *c)
+{
+    struct err e = ERR_INIT;
+    json_t *health = NULL, *info = NULL;
+
+    if (app_rest(c->app, "GET", "/healthz", NULL, &health, &e) < 0) {
+        tell(c, false, "server", "%s", e.msg);
+        return;
+    }
+    if (app_rest(c->app, "GET", "/v1/info", NULL, &info, &e) < 0)
+        tell(c, false, "server", "%s", e.msg);
+    else
+        tell(c, true, "server", "%s answers, siltd %s", client_server(c->app->client), json_string_value(json_object_get(info, "version")));
+    const char *note = json_string_value(json_object_get(health, "note"));
+    if (note && *note)
+        tell(c, true, "isolation", "%s", note);
+    json_decref(health);
+    json_decref(info);
+}
+
+static uint64_t read_number(const char *path)
+{
+    CLEANUP(buf_release) struct buf text;
+    uint64_t value = 0;
+
+    buf_init(&text, 64);
+    if (io_read_file(path, 63, &text, NULL) < 0 || text.len == 0)
+        return 0;
+    text.data[strcspn(buf_str(&text), "\n")] = '\0';
+    return num_u64(buf_str(&text), UINT64_MAX, &value) < 0 ? 0 : value;
+}
+
+static void check_inotify(struct checkup *c)
+{
+    uint64_t watches = read_number("/proc/sys/fs/inotify/max_user_watches");
+    uint64_t queue = read_number("/proc/sys/fs/inotify/max_queued_events");
+
+    tell(c, watches >= 8192, "inotify", "%llu watches for one user, a queue of %llu events%s", (unsigned long long)watches,
+        (unsigned long long)queue,
+        watches >= 8192 ? "" : ": raise it with `sysctl fs.inotify.max_user_watches=524288`, or big projects are polled");
+}
+
+static void check_project(struct checkup *c)
+{
+    struct app *app = c->app;
+    struct statvfs space;
+    char size[16];
+
+    if (!app->linked) {
+        tell(c, true, "project", "%s is not linked yet: `silt run FILE` links it", app->root ? app->root : app->cwd);
+        return;
+    }
+    tell(c, true, "project", "%s is linked to %s", app->root, app->link.sandbox);
+    if (statvfs(app->root, &space) == 0) {
+        uint64_t free_bytes = (uint64_t)space.f_bavail * space.f_frsize;
+        tell(c, free_bytes > (UINT64_C(16) << 20), "disk", "%s free for .silt", num_human_bytes(free_bytes, size, sizeof(size)));
+    }
+    struct err e = ERR_INIT;
+    json_t *sb = server_sandbox(app, &e);
+    tell(c, sb != NULL, "sandbox", "%s", sb ? "is there" : e.msg);
+    json_decref(sb);
+    json_t *watcher = watcher_status(app);
+    const char *problem = json_string_value(json_object_get(watcher, "problem"));
+    tell(c, problem == NULL, "watcher", "%s", problem ? problem : watcher ? "is running" : "none is running");
+    json_decref(watcher);
+}
+
+int cmd_doctor(struct app *app)
+{
+    struct checkup c = {.app = app, .items = json_array()};
+    struct err e = ERR_INIT;
+
+    int r = app_need_link(app, &e);
+    if (r < 0 && r != -ENOENT)
+        tell(&c, false, "link", "%s", e.msg);
+    if (!app->client && app_connect(app, &e) < 0)
+        tell(&c, false, "address", "%s", e.msg);
+    if (app->client)
+        check_server(&c);
+    check_inotify(&c);
+    check_project(&c);
+    if (app->opt.json)
+        out_json(json_pack("{s:b, s:o}", "good", c.bad == 0, "checks", c.items));
+    else
+        json_decref(c.items);
+    return c.bad ? EXIT_TROUBLE : EXIT_FINE;
+}

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: MIT */
+/* init, sync, flush, ignored: what has to do with sending the project. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/app.h"
+#include "agent/control.h"
+#include "agent/progress.h"
+#include "agent/run.h"
+#include "agent/why.h"
+#include "shared/num.h"
+#include "shared/path.h"
+
+#include "shared/banned.h"
+
+#define WAIT_DEFAULT_MS 10000
+#define SYNC_WAIT_DEFAULT_MS 600000
+
+struct talk {
+    struct app *app;
+    struct progress progress;
+};
+
+static void on_skipped(void *ctx, const char *path, const char *why)
+{
+    struct talk *t = ctx;
+
+    progress_clear(&t->progress);
+    out_note(t->app, "%s: %s", out_path(path), why);
+}
+
+static void on_conflict(void *ctx, const char *path)
+{
+    struct talk *t = ctx;
+
+    progress_clear(&t->progress);
+    out_note(t->app, "%s was changed on both sides: the local version was sent", out_path(path));
+}
+
+static void on_progress(void *ctx, uint64_t files, uint64_t files_total, uint64_t bytes, uint64_t bytes_total)
+{
+    struct talk *t = ctx;
+
+    progress_update(&t->progress, files, files_total, bytes, bytes_total);
+}
+
+static int open_sync(struct app *app, struct talk *talk, struct sync **ret, struct err *e)
+{
+    struct sync_config config = {
+        .link = &app->link,
+        .client = app->client,
+        .events = {.progress = on_progress, .skipped = on_skipped, .conflict = on_conflict, .ctx = talk},
+        .allow_empty = app->opt.allow_empty,
+        .steal = app->opt.steal,
+    };
+
+    talk->app = app;
+    progress_init(&talk->progress, app->opt.json);
+    return sync_open(&config, ret, e);
+}
+
+/* ---- init */
+
+int cmd_init(struct app *app)
+{
+    struct err e = ERR_INIT;
+    bool linked = false, moved = false;
+    int r = link_find_root(app->cwd, &app->root, &linked, &e);
+
+    /* `init` is about the folder it is typed in, unless that is already part of a linked project. */
+    if (r == 0 && linked)
+        r = link_load(app->root, &app->link, &moved, &e);
+    if (r == 0)
+        app->linked = linked && !moved;
+    if (r == 0 && linked && !app->opt.sandbox && !moved) {
+        (void)err_say(&e, EEXIST, "%s is linked to %s on %s already; to link it anew, remove %s/.silt or name --sandbox ID",
+            app->root, app->link.sandbox, app->link.server, app->root);
+        return app_fail(app, &e);
+    }
+    if (r == 0 && moved && !app->opt.sandbox && !app->opt.yes) {
+        (void)err_say(&e, EEXIST, "%s is a copy of a folder that is linked to %s: with --yes it gets a sandbox of its own, with --sandbox %s it takes that one over",
+            app->root, app->link.sandbox, app->link.sandbox);
+        return app_fail(app, &e);
+    }
+    app->linked = false;
+    if (r == 0)
+        r = app_connect(app, &e);
+    /* What an index says about another sandbox would be wrong for this one. */
+    if (r == 0 && linked)
+        r = link_forget(app->root, &e);
+    if (r == 0)
+        r = app_make_link(app, app->opt.sandbox, &e);
+    if (r < 0)
+        return app_fail(app, &e);
+    if (app->opt.json)
+        out_json(json_pack("{s:s, s:s, s:s}", "root", app->root, "server", app->link.server, "sandbox", app->link.sandbox));
+    else
+        printf("%s is linked to %s on %s\n", out_path(app->root), app->link.sandbox, app->link.server);
+    return EXIT_FINE;
+}
+
+/* ---- sync */
+
+static json_t *totals_json(const struct sync_totals *t)
+{
+    return json_pack("{s:I, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:i, s:f, s:f, s:f}", "generation",
+        (json_int_t)t->generation, "created", (int)t->created, "updated", (int)t->updated, "moved", (int)t->moved,
+        "deleted", (int)t->deleted, "bytes_sent", (json_int_t)t->bytes_sent, "bytes_received",
+        (json_int_t)t->bytes_received, "content_bytes", (json_int_t)t->content_bytes, "conflicts", (int)t->conflicts,
+        "skipped", (int)t->skipped, "scan_ms", t->scan_ms, "send_ms", t->send_ms, "elapsed_ms", t->elapsed_ms);
+}
+
+static void print_totals(json_t *t)
+{
+    char sent[16];
+    json_int_t created = json_integer_value(json_object_get(t, "created")),
+               updated = json_integer_value(json_object_get(t, "updated")),
+               moved = json_integer_value(json_object_get(t, "moved")),
+               deleted = json_integer_value(json_object_get(t, "deleted"));
+    double ms = json_number_value(json_object_get(t, "elapsed_ms"));
+
+    if (created + updated + moved + deleted == 0) {
+        printf("in sync, generation %lld (%.1f ms)\n", (long long)json_integer_value(json_object_get(t, "generation")), ms);
+        return;
+    }
+    printf("generation %lld: %lld created, %lld updated, %lld moved, %lld deleted; %s sent in %.1f ms\n",
+        (long long)json_integer_value(json_object_get(t, "generation")), (long long)created, (long long)updated,
+        (long long)moved, (long long)deleted,
+        num_human_bytes((uint64_t)json_integer_value(json_object_get(t, "bytes_sent")), sent, sizeof(sent)), ms);
+}
+
+static int sync_here(struct app *app, json_t **ret, struct err *e)
+{
+    struct talk talk;
+    struct sync *sync = NULL;
+    struct sync_totals totals;
+    int r = open_sync(app, &talk, &sync, e);
+
+    if (r == 0) {
+        int64_t ops = sync_scan(sync, e);
+        r = ops < 0 ? (int)ops : sync_push(sync, e);
+        progress_clear(&talk.progress);
+    }
+    if (r == 0) {
+        sync_totals(sync, &totals);
+        *ret = totals_json(&totals);
+    }
+    sync_close(sync);
+    return r;
+}
+
+static int ask_watcher(const struct app *app, const char *op, uint32_t timeout_ms, json_t **ret, struct err *e)
+{
+    json_t *ask = json_pack("{s:s, s:i}", "op", op, "timeout_ms", (int)timeout_ms);
+    int r = control_request(app->root, ask, timeout_ms + 1000, ret, e);
+
+    json_decref(ask);
+    return r;
+}
+
+/* By the watcher if there is one, else by ourselves; another command may hold the lock for a moment. */
+static int sync_anyhow(struct app *app, json_t **ret, struct err *e)
+{
+    uint32_t wait = app->opt.wait_ms ? (uint32_t)app->opt.wait_ms : SYNC_WAIT_DEFAULT_MS;
+
+    for (int attempt = 0;; attempt++) {
+        int r = ask_watcher(app, "sync", wait, ret, e);
+        if (r != -ENOENT && r != -ECONNREFUSED)
+            return r;
+        r = sync_here(app, ret, e);
+        if (r != -EBUSY || attempt == 50)
+            return r;
+        (void)usleep(100000);
+    }
+}
+
+int cmd_sync(struct app *app)
+{
+    struct err e = ERR_INIT;
+    json_t *totals = NULL;
+    int r = app_auto_link(app, &e);
+
+    if (r == 0)
+        r = sync_anyhow(app, &totals, &e);
+    if (r < 0)
+        return app_fail(app, &e);
+    if (app->opt.json) {
+        out_json(totals);
+        return EXIT_FINE;
+    }
+    print_totals(totals);
+    json_decref(totals);
+    return EXIT_FINE;
+}
+
+/* ---- flush */
+
+static int flush_here(struct app *app, json_t **ret, struct err *e)
+{
+    struct talk talk;
+    struct sync *sync = NULL;
+    struct sync_totals totals;
+    const char *client = "";
+    uint64_t seq = 0;
+    int r = open_sync(app, &talk, &sync, e);
+
+    if (r == 0) {
+        int64_t ops = sync_scan(sync, e);
+        r = ops < 0 ? (int)ops : sync_push(sync, e);
+    }
+    if (r == 0) {
+        sync_barrier(sync, &client, &seq);
+        sync_totals(sync, &totals);
+        *ret = json_pack("{s:s, s:I, s:I, s:[]}", "client", client, "seq", (json_int_t)seq, "generation",
+            (json_int_t)totals.generation, "pending");
+    }
+    sync_close(sync);
+    return r;
+}
+
+int cmd_flush(struct app *app)
+{
+    struct err e = ERR_INIT;
+    json_t *answer = NULL;
+    uint32_t wait = app->opt.wait_ms ? (uint32_t)app->opt.wait_ms : WAIT_DEFAULT_MS;
+    int r = app_need_link(app, &e);
+
+    if (r == 0)
+        r = ask_watcher(app, "flush", wait, &answer, &e);
+    if (r == -ENOENT || r == -ECONNREFUSED)
+        r = app->linked ? flush_here(app, &answer, &e) : r;
+    if (r < 0)
+        return app_fail(app, &e);
+    out_json(answer);
+    return EXIT_FINE;
+}
+
+/* ---- ignored */
+
+static int project_path(const struct app *app, const char *text, char **ret, struct err *e)
+{
+    size_t len = strlen(app->root);
+    const char *base = app->cwd[len] == '/' ? app->cwd + len + 1 : "";
+    int r;
+
+    if (text[0] == '/')
+        r = strncmp(text, app->root, len) == 0 && text[len] == '/' ? path_resolve("", text + len + 1, ret) : -EINVAL;
+    else
+        r = path_resolve(base, text, ret);
+    return r < 0 ? err_say(e, EINVAL, "'%s' does not lie in the project %s", out_path(text), app->root) : 0;
+}
+
+int cmd_ignored(struct app *app)
+{
+    struct err e = ERR_INIT;
+    CLEANUP(buf_release) struct buf why;
+    CLEANUP(freep) char *path = NULL;
+    bool linked = false, ignored = false;
+
+    buf_init(&why, 16384);
+    if (app->opt.arg_count != 1) {
+        (void)err_say(&e, EINVAL, "name one path: silt ignored PATH");
+        return app_fail(app, &e);
+    }
+    int r = link_find_root(app->cwd, &app->root, &linked, &e);
+    if (r == 0)
+        r = project_path(app, app->opt.args[0], &path, &e);
+    if (r == 0)
+        r = why_ignored(app->root, path, &ignored, &why, &e);
+    if (r < 0)
+        return app_fail(app, &e);
+    if (app->opt.json)
+        out_json(json_pack("{s:s, s:b, s:s}", "path", path, "ignored", ignored, "why", buf_str(&why)));
+    else
+        printf("%s: %s\n", out_path(path), ignored ? buf_str(&why) : "is synced");
+    return ignored ? EXIT_FINE : EXIT_TROUBLE;
+}
+
+/* "x is missing" after a run, while x is here and ignored. */
+void run_explain_missing(struct app *app, const char *name)
+{
+    char *found[3];
+    struct err ignored = ERR_INIT;
+    bool is_ignored = false;
+    size_t count = app->root ? why_find(app->root, name, found, 3) : 0;
+
+    for (size_t i = 0; i < count; i++) {
+        CLEANUP(buf_release) struct buf why;
+        buf_init(&why, 16384);
+        if (why_ignored(app->root, found[i], &is_ignored, &why, &ignored) == 0 && is_ignored)
+            out_note(app, "%s is here but not synced: %s. The line !/%s in .siltignore includes it", out_path(found[i]),
+                buf_str(&why), out_path(found[i]));
+        free(found[i]);
+    }
+}

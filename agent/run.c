@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: MIT */
+#include "agent/run.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+
+#include "agent/control.h"
+#include "agent/progress.h"
+
+#include "shared/banned.h"
+
+/* A change set of more operations than this is sent before the run is asked for, with a progress bar,
+ * instead of at the same time: the run's barrier would only wait. */
+#define BEHIND_BARRIER_OPS 200
+#define ATTEMPTS 4
+#define FLUSH_TIMEOUT_MS 10000
+
+struct run_session {
+    struct app *app;
+    struct sync *sync;      /* NULL: a watcher syncs, or --no-sync */
+    struct progress progress;
+    json_t *request;
+    char *path;             /* of the exec endpoint */
+    struct run_stream stream;
+    struct client_call *call; /* the exec request under way */
+    bool answered;
+    int result;             /* of the exec request */
+    struct err error;
+    int signal_fd;
+    bool cancelled;         /* the first Ctrl-C was seen */
+    bool cancel_sent;
+};
+
+/* ---- syncing first */
+
+static void on_skipped(void *ctx, const char *path, const char *why)
+{
+    struct run_session *s = ctx;
+
+    progress_clear(&s->progress);
+    out_note(s->app, "%s: %s", out_path(path), why);
+}
+
+static void on_conflict(void *ctx, const char *path)
+{
+    struct run_session *s = ctx;
+
+    progress_clear(&s->progress);
+    out_note(s->app, "%s was changed on both sides: the local version was sent", out_path(path));
+}
+
+static void on_progress(void *ctx, uint64_t files, uint64_t files_total, uint64_t bytes, uint64_t bytes_total)
+{
+    struct run_session *s = ctx;
+
+    progress_update(&s->progress, files, files_total, bytes, bytes_total);
+}
+
+/* The watcher of this project, if there is one, flushes and names its last set. -ENOENT if none. */
+static int barrier_of_watcher(struct run_session *s, struct err *e)
+{
+    json_t *ask = json_pack("{s:s, s:i}", "op", "flush", "timeout_ms", FLUSH_TIMEOUT_MS);
+    json_t *answer = NULL;
+    int r = control_request(s->app->root, ask, FLUSH_TIMEOUT_MS + 1000, &answer, e);
+
+    json_decref(ask);
+    if (r < 0)
+        return r;
+    const char *client = json_string_value(json_object_get(answer, "client"));
+    json_int_t seq = json_integer_value(json_object_get(answer, "seq"));
+    r = run_request_after(s->request, client ? client : "", (uint64_t)seq);
+    json_decref(answer);
+    return r < 0 ? err_set(e, -r, "build a request") : 0;
+}
+
+static int barrier_of_sync(struct run_session *s, struct err *e)
+{
+    const char *client = "";
+    uint64_t seq = 0;
+
+    sync_barrier(s->sync, &client, &seq);
+    int r = run_request_after(s->request, client, seq);
+    return r < 0 ? err_set(e, -r, "build a request") : 0;
+}
+
+static int scan_and_send(struct run_session *s, struct err *e)
+{
+    struct app *app = s->app;
+    struct sync_config config = {
+        .link = &app->link,
+        .client = app->client,
+        .events = {.progress = on_progress, .skipped = on_skipped, .conflict = on_conflict, .ctx = s},
+        .allow_empty = app->opt.allow_empty,
+        .steal = app->opt.steal,
+    };
+    int r = sync_open(&config, &s->sync, e);
+    if (r < 0)
+        return r;
+    int64_t ops = sync_scan(s->sync, e);
+    if (ops < 0)
+        return (int)ops;
+    r = ops > BEHIND_BARRIER_OPS ? sync_push(s->sync, e) : sync_start(s->sync, e);
+    progress_clear(&s->progress);
+    return r < 0 ? r : barrier_of_sync(s, e);
+}
+
+/* Everything on disk now is on its way when this returns, and the request names what to wait for. */
+static int sync_first(struct run_session *s, struct err *e)
+{
+    if (s->app->opt.no_sync)
+        return 0;
+    for (int attempt = 0;; attempt++) {
+        int r = barrier_of_watcher(s, e);
+        if (r != -ENOENT && r != -ECONNREFUSED)
+            return r;
+        r = scan_and_send(s, e);
+        /* Another command holds the project for a moment, or a watcher is just starting. */
+        if (r != -EBUSY || attempt == 50)
+            return r;
+        (void)usleep(100000);
+    }
+}
+
+/* ---- the run */
+
+static void on_answer(void *ctx, int result, struct client_response *response, const struct err *e)
+{
+    struct run_session *s = ctx;
+
+    s->answered = true;
+    s->call = NULL;
+    s->result = result;
+    s->error = *e;
+    /* With --json or --detach the answer is one object instead of a stream. */
+    if (result == 0 && s->stream.quiet) {
+        s->stream.run = client_json(response, &s->error);
+        s->result = s->stream.run ? 0 : -EPROTO;
+        s->stream.ended = s->stream.run != NULL;
+    }
+}
+
+static int start_run(struct run_session *s, char **ret_body, struct err *e)
+{
+    static const char *const streamed[] = {"Accept: application/x-ndjson", NULL};
+    struct client_request req = {
+        .method = "POST",
+        .path = s->path,
+        .content_type = "application/json",
+        .headers = s->stream.quiet ? NULL : streamed,
+        .on_data = s->stream.quiet ? NULL : run_stream_data,
+        .ctx = &s->stream,
+    };
+
+    *ret_body = json_dumps(s->request, JSON_COMPACT);
+    if (!*ret_body)
+        return err_set(e, ENOMEM, "build a request");
+    req.body = *ret_body;
+    req.body_len = strlen(*ret_body);
+    s->answered = false;
+    return client_start(s->app->client, &req, on_answer, s, &s->call, e);
+}
+
+static void on_cancelled(void *ctx, int result, struct client_response *response, const struct err *e)
+{
+    (void)ctx;
+    (void)result;
+    (void)response;
+    (void)e; /* if it could not be cancelled, the stream goes on and a second Ctrl-C leaves */
+}
+
+/* First Ctrl-C: the run is stopped and its end awaited. Before its id is known, leaving is the way:
+ * the server ends a run whose client goes away. */
+static void cancel_run(struct run_session *s)
+{
+    static char path[96];
+    struct err ignored = ERR_INIT;
+
+    s->cancelled = true;
+    if (s->cancel_sent || !s->stream.id[0])
+        return;
+    s->cancel_sent = true;
+    (void)snprintf(path, sizeof(path), "/v1/runs/%s/cancel", s->stream.id);
+    err_ignore(client_start(s->app->client,
+        &(struct client_request){.method = "POST", .path = path, .timeout_ms = 5000}, on_cancelled, NULL, NULL,
+        &ignored));
+}
+
+/* Until the run has ended: 0, -EINTR to leave at once, or what the request ended with. */
+static int follow_run(struct run_session *s, struct err *e)
+{
+    while (!s->answered) {
+        struct pollfd extra = {.fd = s->signal_fd, .events = POLLIN};
+        int r = client_step(s->app->client, &extra, 1, 1000, e);
+        struct signalfd_siginfo info;
+
+        if (r < 0)
+            return r;
+        if (!extra.revents || read(s->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
+            continue;
+        if (s->cancelled || info.ssi_signo == SIGTERM || !s->stream.id[0])
+            return err_say(e, EINTR, "interrupted");
+        cancel_run(s);
+    }
+    if (s->result < 0 && e)
+        *e = s->error;
+    return s->result;
+}
+
+/* One attempt; *ret_again when the set it waited for was refused and will be sent anew. */
+static int attempt_run(struct run_session *s, bool *ret_again, struct err *e)
+{
+    CLEANUP(freep) char *body = NULL;
+    int r = start_run(s, &body, e);
+
+    *ret_again = false;
+    if (r == 0)
+        r = follow_run(s, e);
+    if (r < 0 && s->call) {
+        client_abort(s->app->client, s->call);
+        s->call = NULL;
+    }
+    if (r == 0 && s->stream.ended && !s->stream.run) {
+        *e = s->stream.error;
+        r = -e->code;
+    }
+    if (r == 0 && !s->stream.ended)
+        r = err_say(e, ECONNRESET, "the server ended the stream before the run ended: `silt ps` tells what became of it");
+    if (r == -EPROTO && (e->refusal == PROTO_BARRIER_REFUSED || e->refusal == PROTO_BARRIER_TIMEOUT))
+        *ret_again = s->sync != NULL && e->refusal == PROTO_BARRIER_REFUSED;
+    return r;
+}
+
+static int run_and_repair(struct run_session *s, struct err *e)
+{
+    bool again = true;
+    int r = 0;
+
+    for (int attempt = 0; again && attempt < ATTEMPTS; attempt++) {
+        if (attempt > 0) {
+            /* The change set was refused; sync repairs it against what the server has. */
+            run_stream_release(&s->stream);
+            run_stream_init(&s->stream, s->app->opt.json || s->app->opt.detach);
+            r = sync_push(s->sync, e);
+            if (r == 0)
+                r = barrier_of_sync(s, e);
+            if (r < 0)
+                return r;
+        }
+        r = attempt_run(s, &again, e);
+    }
+    return r;
+}
+
+static int report(struct run_session *s)
+{
+    struct app *app = s->app;
+    int code = run_exit_code(s->stream.run);
+
+    if (app->opt.detach) {
+        const char *id = json_string_value(json_object_get(s->stream.run, "id"));
+        if (app->opt.json)
+            out_json(json_incref(s->stream.run));
+        else
+            printf("%s\n", id ? id : "");
+        return EXIT_FINE;
+    }
+    if (app->opt.json) {
+        out_json(json_incref(s->stream.run));
+        return code;
+    }
+    run_explain(app, s->stream.run);
+    return code;
+}
+
+static int open_session(struct run_session *s, struct err *e)
+{
+    sigset_t signals;
+
+    (void)sigemptyset(&signals);
+    (void)sigaddset(&signals, SIGINT);
+    (void)sigaddset(&signals, SIGTERM);
+    (void)sigprocmask(SIG_BLOCK, &signals, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+    s->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (s->signal_fd < 0)
+        return err_set(e, errno, "watch for Ctrl-C");
+    int r = app_auto_link(s->app, e);
+    if (r == 0)
+        r = run_request_new(s->app, &s->request, e);
+    if (r == 0 && asprintf(&s->path, "/v1/sandboxes/%s/exec", s->app->link.sandbox) < 0)
+        r = err_set(e, ENOMEM, "build a request");
+    return r;
+}
+
+/* The sets that the run waited for are acknowledged by now; what is left is the index on disk. */
+static int close_session(struct run_session *s, bool finish, struct err *e)
+{
+    int r = 0;
+
+    if (s->sync && finish)
+        r = sync_push(s->sync, e);
+    sync_close(s->sync);
+    run_stream_release(&s->stream);
+    json_decref(s->request);
+    free(s->path);
+    if (s->signal_fd >= 0)
+        (void)close(s->signal_fd);
+    return r;
+}
+
+int cmd_run(struct app *app)
+{
+    struct run_session s = {.app = app, .error = ERR_INIT, .signal_fd = -1};
+    struct err e = ERR_INIT, late = ERR_INIT;
+    int code;
+
+    if (app->opt.arg_count == 0) {
+        (void)err_say(&e, EINVAL, "what shall be run? silt run FILE [ARGS…], or silt run -- CMD [ARGS…]");
+        out_error(app, &e);
+        return EXIT_SILT;
+    }
+    progress_init(&s.progress, app->opt.json);
+    run_stream_init(&s.stream, app->opt.json || app->opt.detach);
+    int r = open_session(&s, &e);
+    if (r == 0)
+        r = sync_first(&s, &e);
+    if (r == 0)
+        r = run_and_repair(&s, &e);
+    progress_clear(&s.progress);
+    if (r == 0) {
+        code = report(&s);
+    } else if (r == -EINTR) {
+        code = 128 + SIGINT;
+    } else if (s.stream.broken == -EPIPE) {
+        code = 128 + SIGPIPE; /* as a program in a pipe whose reader has gone */
+    } else {
+        out_error(app, &e);
+        code = run_refusal_code(&e);
+        if (e.refusal == PROTO_FILE_NOT_FOUND && !app->opt.after_dashes)
+            run_explain_missing(app, app->opt.args[0]);
+    }
+    if (close_session(&s, r == 0, &late) < 0)
+        out_note(app, "the run is done, but not everything was synced: %s", late.msg);
+    return code;
+}

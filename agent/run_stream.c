@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+#include "agent/run.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "shared/io.h"
+#include "shared/text.h"
+
+#include "shared/banned.h"
+
+#define LINE_MAX_BYTES (8u * 1024 * 1024)
+
+void run_stream_init(struct run_stream *s, bool quiet)
+{
+    *s = (struct run_stream){.quiet = quiet, .error = ERR_INIT};
+    buf_init(&s->line, LINE_MAX_BYTES);
+}
+
+void run_stream_release(struct run_stream *s)
+{
+    buf_release(&s->line);
+    json_decref(s->run);
+    s->run = NULL;
+}
+
+static int print_piece(int fd, json_t *event)
+{
+    const char *text = json_string_value(json_object_get(event, "text"));
+    const char *coded = json_string_value(json_object_get(event, "base64"));
+    CLEANUP(buf_release) struct buf raw;
+
+    buf_init(&raw, LINE_MAX_BYTES);
+    if (text)
+        return io_write_all(fd, text, json_string_length(json_object_get(event, "text")));
+    if (!coded || text_decode_base64(coded, strlen(coded), &raw) < 0)
+        return -EPROTO;
+    return io_write_all(fd, raw.data, raw.len);
+}
+
+static int take_event(struct run_stream *s, json_t *event)
+{
+    const char *kind = json_string_value(json_object_get(event, "event"));
+    const char *id = json_string_value(json_object_get(event, "run"));
+
+    if (!kind)
+        return -EPROTO;
+    if (strcmp(kind, "stdout") == 0)
+        return s->quiet ? 0 : print_piece(1, event);
+    if (strcmp(kind, "stderr") == 0)
+        return s->quiet ? 0 : print_piece(2, event);
+    if (strcmp(kind, "start") == 0) {
+        if (id)
+            (void)snprintf(s->id, sizeof(s->id), "%s", id);
+        return 0;
+    }
+    if (strcmp(kind, "exit") == 0) {
+        s->run = json_incref(json_object_get(event, "run"));
+        s->ended = s->run != NULL;
+        return s->ended ? 0 : -EPROTO;
+    }
+    if (strcmp(kind, "error") == 0) {
+        json_t *error = json_object_get(event, "error");
+        const char *code = json_string_value(json_object_get(error, "code"));
+        const char *message = json_string_value(json_object_get(error, "message"));
+        (void)err_refuse(&s->error, proto_error_by_name(code ? code : ""), "%s", message ? message : "the run failed");
+        s->ended = true;
+    }
+    return 0; /* a kind that a later server adds does not concern us */
+}
+
+static int take_line(struct run_stream *s, const char *line, size_t len)
+{
+    if (len == 0 || line[0] == ':')
+        return 0; /* a heartbeat */
+    json_t *event = json_loadb(line, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    int r = event ? take_event(s, event) : -EPROTO;
+    json_decref(event);
+    return r;
+}
+
+int run_stream_data(void *ctx, const void *data, size_t len)
+{
+    struct run_stream *s = ctx;
+    const char *p = data, *end = p + len;
+    int r = 0;
+
+    while (p < end && r == 0) {
+        const char *newline = memchr(p, '\n', (size_t)(end - p));
+        if (!newline) {
+            r = buf_add(&s->line, p, (size_t)(end - p));
+            break;
+        }
+        if (s->line.len == 0) {
+            r = take_line(s, p, (size_t)(newline - p));
+        } else {
+            r = buf_add(&s->line, p, (size_t)(newline - p));
+            if (r == 0)
+                r = take_line(s, buf_str(&s->line), s->line.len);
+            buf_reset(&s->line);
+        }
+        p = newline + 1;
+    }
+    s->broken = r;
+    return r;
+}
+
+/* ---- what the end means */
+
+static int signal_number(const char *name)
+{
+    for (int i = 1; i < NSIG; i++) {
+        const char *abbrev = sigabbrev_np(i);
+        if (abbrev && strncmp(name, "SIG", 3) == 0 && strcmp(name + 3, abbrev) == 0)
+            return i;
+    }
+    return SIGKILL;
+}
+
+int run_exit_code(json_t *run)
+{
+    const char *status = json_string_value(json_object_get(run, "status"));
+    const char *sig = json_string_value(json_object_get(run, "signal"));
+    json_t *code = json_object_get(run, "exit_code");
+
+    if (status && strcmp(status, "timed_out") == 0)
+        return EXIT_TIMED_OUT;
+    if (status && strcmp(status, "cancelled") == 0)
+        return 128 + SIGINT;
+    if (sig)
+        return 128 + signal_number(sig);
+    if (json_is_integer(code))
+        return (int)(json_integer_value(code) & 0xff);
+    return EXIT_SILT;
+}
+
+int run_refusal_code(const struct err *e)
+{
+    switch (e->refusal) {
+    case PROTO_FILE_NOT_FOUND:
+        return EXIT_NOT_FOUND;
+    case PROTO_INTERPRETER_MISSING:
+    case PROTO_NOT_RUNNABLE:
+    case PROTO_UNKNOWN_LANGUAGE:
+        return EXIT_CANNOT_RUN;
+    default:
+        return EXIT_SILT;
+    }
+}
+
+void run_explain(struct app *app, json_t *run)
+{
+    json_t *diagnosis = json_object_get(run, "diagnosis");
+    const char *status = json_string_value(json_object_get(run, "status"));
+    const char *reason = json_string_value(json_object_get(run, "reason"));
+    const char *code = json_string_value(json_object_get(diagnosis, "code"));
+    const char *hint = json_string_value(json_object_get(diagnosis, "hint"));
+    const char *subject = json_string_value(json_object_get(diagnosis, "subject"));
+
+    if (json_is_true(json_object_get(run, "stdout_truncated")) || json_is_true(json_object_get(run, "stderr_truncated")))
+        out_note(app, "the output was longer than kept; --max-output raises the limit");
+    if (!status || strcmp(status, "succeeded") == 0)
+        return;
+    /* A plain non-zero exit has said all there is to say itself. */
+    if (reason && (strcmp(status, "failed") != 0 || json_is_true(json_object_get(run, "oom_killed")) ||
+                      json_is_string(json_object_get(run, "signal"))))
+        out_note(app, "%s", reason);
+    if (hint)
+        out_note(app, "%s", hint);
+    if (code && subject && (strcmp(code, "missing_module") == 0 || strcmp(code, "missing_file") == 0))
+        run_explain_missing(app, subject);
+}
