@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * When is a path that was seen to change worth reading? Pure: told what happened and what time it
+ * is, it says which paths are due. Times are microseconds of any clock that does not go back.
+ *
+ *     closed after writing, moved here    at once: whoever saved is done (leading edge)
+ *     written to and still open           after 30 ms without a further write
+ *     deleted                             after 10 ms, for it is often written anew at once
+ *     moved away                          when its other half arrives, or after 50 ms
+ *     any of them                         at most 150 ms after the first: a writer that never stops
+ *                                         is seen every 150 ms and delays nobody else
+ */
+#ifndef AGENT_SETTLE_H
+#define AGENT_SETTLE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shared/cleanup.h"
+
+#define SETTLE_QUIET_US 30000
+#define SETTLE_GONE_US 10000
+#define SETTLE_PAIR_US 50000
+#define SETTLE_CAP_US 150000
+#define SETTLE_PATHS_MAX 20000 /* waiting at a time */
+#define SETTLE_NEVER UINT64_MAX
+
+enum settle_hint {
+    SETTLE_WRITTEN,  /* complete: closed after writing, a symlink, a changed mode */
+    SETTLE_ARRIVED,  /* moved here */
+    SETTLE_MODIFIED, /* changed, but maybe not for the last time */
+    SETTLE_GONE,     /* deleted */
+    SETTLE_LEFT,     /* moved away */
+};
+
+struct settle_event {
+    const char *path;
+    enum settle_hint hint;
+    uint32_t cookie; /* ARRIVED, LEFT: what pairs them; 0: nothing */
+    uint64_t ino;    /* of what arrived, or what is known of what left; 0: unknown */
+};
+
+struct settle;
+
+struct settle *settle_new(void); /* NULL when out of memory */
+void settle_free(struct settle *s);
+
+/* -ENOBUFS when SETTLE_PATHS_MAX paths wait already (the caller scans everything instead), -ENOMEM.
+ */
+int settle_feed(struct settle *s, const struct settle_event *event, uint64_t now_us) WARN_UNUSED;
+
+/* Make everything due now: somebody waits for it. */
+void settle_hurry(struct settle *s, uint64_t now_us);
+
+/* Take what is due, oldest first: up to max malloc'd paths into ret. Returns how many. */
+size_t settle_take(struct settle *s, uint64_t now_us, char **ret, size_t max);
+
+/* When the next path becomes due, or SETTLE_NEVER. */
+uint64_t settle_next_us(const struct settle *s);
+size_t settle_count(const struct settle *s);
+
+#endif
