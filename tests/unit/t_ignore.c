@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -90,7 +91,9 @@ static void repo_make(struct repo *r)
 static void repo_remove(struct repo *r)
 {
     struct err e = ERR_INIT;
-    assert_int_equal(tree_remove_at(AT_FDCWD, r->dir, &e), 0);
+    int tmp = open("/tmp", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(tree_remove_at(tmp, strrchr(r->dir, '/') + 1, &e), 0);
+    (void)close(tmp);
     for (size_t i = 0; i < r->count; i++)
         free(r->paths[i]);
 }
