@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Deltas between two versions of a file, by librsync (only this module knows it). The sender keeps a
- * signature of what the receiver acknowledged, so no signature ever travels for an upload:
+ * Deltas between two versions of a file, by librsync (only this module knows it). The sender keeps
+ * a signature of what the receiver acknowledged, so no signature ever travels for an upload:
  *
  *     delta_sig_make(fd_of_what_was_sent, size, &sig)           when it was acknowledged
  *     delta_make(sig, fd_of_the_new_version, sink, …)           at the next change
  *     delta_patch(basis_fd, delta source, sink, new size, …)    on the receiver
  *
  * A signature holds the hash of each fixed block, which finds the common beginning and end in one
- * pass of XXH3 (26–38 ms for 256 MiB), and librsync's sums for the part between; those cost 10 × more
- * and may be added later (delta_sig_complete), when there is time: without them the middle is sent
- * as it is. Block size: clamp(2^ceil(log2(size / 2^18)), 1 KiB, 64 KiB).
+ * pass of XXH3 (26–38 ms for 256 MiB), and librsync's sums for the part between; those cost 10 ×
+ * more and may be added later (delta_sig_complete), when there is time: without them the middle is
+ * sent as it is. Block size: clamp(2^ceil(log2(size / 2^18)), 1 KiB, 64 KiB).
  *
- * Deltas are librsync streams (magic 0x72730236): COPY prefix, commands for the middle, COPY suffix,
- * END. They carry no size and no checksum: the caller names base, size and hash around them and
- * verifies the result. A foreign delta is never handed to librsync before every command in it was
- * checked: copies lie within the basis, the output's total equals the declared size, nothing follows
- * END, at most DELTA_COMMANDS_MAX commands.
+ * Deltas are librsync streams (magic 0x72730236): COPY prefix, commands for the middle, COPY
+ * suffix, END. They carry no size and no checksum: the caller names base, size and hash around them
+ * and verifies the result. A foreign delta is never handed to librsync before every command in it
+ * was checked: copies lie within the basis, the output's total equals the declared size, nothing
+ * follows END, at most DELTA_COMMANDS_MAX commands.
  *
  * Nothing here maps user files (a truncation would be a SIGBUS). Any thread, one object per thread.
  */
@@ -33,22 +33,25 @@
 #include "shared/hash.h"
 
 #define DELTA_COMMANDS_MAX (4u * 1024 * 1024)
-#define DELTA_MIN_FILE (14 * 1024) /* below: send whole, a delta saves nothing */
+#define DELTA_MIN_FILE (14 * 1024)          /* below: send whole, a delta saves nothing */
+#define DELTA_FILE_MAX (UINT64_C(16) << 30) /* larger files: -EFBIG */
 
 struct delta_sig;
 
-/* Bytes out: 0 or -errno, which ends the operation with that error. */
+/* Bytes out: 0 or -errno, which ends the operation with that error. A sink or source that fills the
+ * operation's struct err itself keeps what it wrote there. */
 typedef int delta_sink(void *ctx, const void *data, size_t len);
 /* Bytes in: count, 0 at the end, -errno. */
 typedef ssize_t delta_source(void *ctx, void *data, size_t len);
 
 /* Read fd (pread) once from 0 to size: block hashes and the whole file's hash into *ret_hash.
  * -ESTALE if the file is shorter or longer by now. With `complete` librsync's sums too. */
-int delta_sig_make(int fd, uint64_t size, bool complete, struct delta_sig **ret, struct hash *ret_hash,
-    struct err *e) WARN_UNUSED;
+int delta_sig_make(int fd, uint64_t size, bool complete, struct delta_sig **ret,
+    struct hash *ret_hash, struct err *e) WARN_UNUSED;
 /* Add librsync's sums from a descriptor with the same content. -ESTALE if the content's hash is not
  * `expected` any more (the signature stays as it was). No-op when they are there. */
-int delta_sig_complete(struct delta_sig *sig, int fd, const struct hash *expected, struct err *e) WARN_UNUSED;
+int delta_sig_complete(
+    struct delta_sig *sig, int fd, const struct hash *expected, struct err *e) WARN_UNUSED;
 bool delta_sig_is_complete(const struct delta_sig *sig);
 uint64_t delta_sig_size(const struct delta_sig *sig); /* bytes of the file it describes */
 void delta_sig_free(struct delta_sig *sig);
@@ -59,28 +62,32 @@ int delta_sig_save(const struct delta_sig *sig, struct buf *b) WARN_UNUSED;
 int delta_sig_load(const void *data, size_t len, struct delta_sig **ret, struct err *e) WARN_UNUSED;
 
 struct delta_result {
-    struct hash hash;       /* of the new version, as read while making the delta */
-    uint64_t prefix_bytes;  /* common beginning and end that were found by block hashes */
+    struct hash hash;      /* of the new version, as read while making the delta */
+    uint64_t prefix_bytes; /* common beginning and end that were found by block hashes */
     uint64_t suffix_bytes;
-    uint64_t delta_bytes;   /* size of the stream given to sink */
+    uint64_t delta_bytes; /* size of the stream given to sink */
 };
 
 /*
  * The delta that turns what sig describes into the content of fd (size bytes, pread). Gives up with
  * -E2BIG as soon as it has produced more than max_bytes: the whole file is cheaper then. -ESTALE if
- * the file changed size meanwhile. After an error what sink received is worthless.
+ * the file's size or mtime changed meanwhile. After an error what sink received is worthless.
+ *
+ * ret->hash is of all bytes of the new version as they were read first; those between the common
+ * beginning and end are read a second time. A change between the two that leaves no trace in size
+ * and mtime makes a delta whose result has another hash: the receiver compares and refuses it.
  */
-int delta_make(const struct delta_sig *sig, int fd, uint64_t size, uint64_t max_bytes, delta_sink *sink,
-    void *ctx, struct delta_result *ret, struct err *e) WARN_UNUSED;
+int delta_make(const struct delta_sig *sig, int fd, uint64_t size, uint64_t max_bytes,
+    delta_sink *sink, void *ctx, struct delta_result *ret, struct err *e) WARN_UNUSED;
 
 /*
- * Apply a foreign delta of exactly delta_len bytes from source to the basis (pread; its size is taken
- * by fstat) and write the result to out_fd from its offset 0, new_size bytes, hashing it as it goes.
- * Long copies use copy_file_range where the file system can (the hash still reads them).
- * A malformed delta: err_refuse(PROTO_BAD_CHANGES). The caller compares *ret_hash with what was
- * promised before the result is used.
+ * Apply a foreign delta of exactly delta_len bytes from source to the basis (pread; its size is
+ * taken by fstat) and write the result to out_fd from its offset 0, new_size bytes, hashing it as
+ * it goes. A malformed delta: err_refuse(PROTO_BAD_CHANGES). -ESTALE if the basis became shorter
+ * meanwhile. The hash is of what was written, whatever happens to the basis meanwhile; the caller
+ * compares it with what was promised before the result is used. After an error out_fd holds a part.
  */
-int delta_patch(int basis_fd, delta_source *source, void *ctx, uint64_t delta_len, int out_fd, uint64_t new_size,
-    struct hash *ret_hash, struct err *e) WARN_UNUSED;
+int delta_patch(int basis_fd, delta_source *source, void *ctx, uint64_t delta_len, int out_fd,
+    uint64_t new_size, struct hash *ret_hash, struct err *e) WARN_UNUSED;
 
 #endif

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of the delta module share; only delta*.c include this.
+ *
+ *     delta.c        the only caller of librsync: its three jobs behind one push interface
+ *     delta_cmd.c    commands of a delta stream: strict parser, encoder; pure
+ *     delta_sig.c    signatures: make, complete, save, load
+ *     delta_make.c   find what is common, compose the stream
+ *     delta_patch.c  apply a foreign stream
+ */
+#ifndef SHARED_DELTA_INTERNAL_H
+#define SHARED_DELTA_INTERNAL_H
+
+#include "shared/delta.h"
+
+#define DELTA_MAGIC_BYTES 4
+#define DELTA_HEAD_MAX 17        /* a command's byte and two 64-bit parameters */
+#define DELTA_CHUNK (256 * 1024) /* how much of a file is read at once; a multiple of every block  \
+                                  */
+#define DELTA_BLOCK_MIN 1024
+#define DELTA_BLOCK_MAX (64 * 1024)
+#define DELTA_BLOCKS_MAX (1u << 18)
+
+struct delta_sig {
+    uint64_t size;
+    uint32_t block;   /* bytes per block, a power of two; the last one may be shorter */
+    uint32_t count;   /* of blocks */
+    uint64_t *blocks; /* XXH3-64 of each; NULL if there is none */
+    struct buf sums;  /* librsync's signature file; empty until completed */
+};
+
+/* Bytes in block i (< count). */
+static inline uint32_t delta_sig_block_len(const struct delta_sig *sig, uint32_t i)
+{
+    uint64_t rest = sig->size - (uint64_t)i * sig->block;
+
+    return rest < sig->block ? (uint32_t)rest : sig->block;
+}
+
+/* pread of exactly len bytes: -ESTALE when the file ends before, for it was longer a moment ago. */
+int delta_read(int fd, void *data, size_t len, uint64_t offset, struct err *e) WARN_UNUSED;
+/* fstat: -ESTALE unless fd has `size` bytes now; its mtime goes to *ret_mtime_ns (may be NULL). */
+int delta_check_size(int fd, uint64_t size, int64_t *ret_mtime_ns, struct err *e) WARN_UNUSED;
+
+/* ---- delta.c: librsync's jobs. Bytes go in by delta_job_feed; what comes out goes to the sink. */
+struct delta_job;
+
+/* In: a file of `size` bytes. Out: its signature. -ENOMEM, -EINVAL. */
+int delta_job_sums(uint64_t size, uint32_t block, struct delta_job **ret) WARN_UNUSED;
+/* In: a file. Out: its delta against the signature, which must have delta_job_sums_valid form and
+ * at least one block. */
+int delta_job_match(const struct buf *sums, struct delta_job **ret) WARN_UNUSED;
+/* In: commands that were checked, each head in one piece. Out: the file they make of the basis. */
+int delta_job_patch(int basis_fd, struct delta_job **ret) WARN_UNUSED;
+/* Push len (at most DELTA_CHUNK) bytes through. With `last`: finish. 0, the sink's error, -ESTALE
+ * (the basis became shorter) or another error of reading it, -ENOMEM, -EIO for anything else
+ * librsync says. */
+int delta_job_feed(struct delta_job *job, const void *data, size_t len, bool last, delta_sink *sink,
+    void *ctx) WARN_UNUSED;
+void delta_job_free(struct delta_job *job);
+void delta_job_freep(struct delta_job **job);
+/* Is this a signature that delta_job_sums may have made of a file of size bytes with these blocks?
+ */
+bool delta_job_sums_valid(const uint8_t *data, size_t len, uint32_t block, uint32_t count);
+
+/* ---- delta_cmd.c */
+
+/* What a stream may do. */
+struct delta_limits {
+    uint64_t basis_size; /* copies lie within */
+    uint64_t new_size;   /* what all commands produce together */
+    uint64_t delta_len;  /* bytes of the whole stream; UINT64_MAX: not known */
+};
+
+/* Each is called for a command that was checked; a failure ends the parsing with it. `head` is the
+ * command's own bytes, at most DELTA_HEAD_MAX. */
+struct delta_events {
+    int (*literal)(void *ctx, const uint8_t *head, size_t head_len, uint64_t len);
+    int (*bytes)(void *ctx, const uint8_t *data, size_t len); /* of the literal */
+    int (*copy)(void *ctx, const uint8_t *head, size_t head_len, uint64_t pos, uint64_t len);
+    int (*end)(void *ctx);
+    void *ctx;
+};
+
+struct delta_parser {
+    struct delta_limits limits;
+    struct delta_events events;
+    enum { DELTA_AT_MAGIC, DELTA_AT_COMMAND, DELTA_IN_LITERAL, DELTA_AT_END } state;
+    uint8_t head[DELTA_HEAD_MAX];
+    size_t head_have, head_need;
+    uint64_t literal_left;
+    uint64_t consumed; /* bytes of the stream */
+    uint64_t produced; /* bytes of output that the commands so far stand for */
+    uint32_t commands;
+};
+
+void delta_parser_init(
+    struct delta_parser *p, const struct delta_limits *limits, const struct delta_events *events);
+/* Any piece of the stream. Refusals: PROTO_BAD_CHANGES. */
+int delta_parser_feed(
+    struct delta_parser *p, const uint8_t *data, size_t len, struct err *e) WARN_UNUSED;
+/* No byte follows: refused unless END was the last command. */
+int delta_parser_finish(const struct delta_parser *p, struct err *e) WARN_UNUSED;
+
+/* The shortest form of a command into out; returns its length. */
+size_t delta_encode_magic(uint8_t out[DELTA_HEAD_MAX]);
+size_t delta_encode_literal(uint64_t len, uint8_t out[DELTA_HEAD_MAX]);
+size_t delta_encode_copy(uint64_t pos, uint64_t len, uint8_t out[DELTA_HEAD_MAX]);
+size_t delta_encode_end(uint8_t out[DELTA_HEAD_MAX]);
+
+#endif
