@@ -44,4 +44,11 @@ int err_refuse(struct err *e, enum proto_error refusal, const char *fmt, ...)
  * NULL or holds no error, so that a caller's mistake never turns into success). */
 int err_wrap(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* A failure that does not matter here, said in the code: err_ignore(unlink_old(…)). (A cast to void
+ * does not silence gcc's warn_unused_result.) */
+static inline void err_ignore(int result)
+{
+    (void)result;
+}
+
 #endif
