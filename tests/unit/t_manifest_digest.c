@@ -135,7 +135,8 @@ static void digest_sees_each_field(void **state)
         {TREE_FILE, MODE, 04644, false}, /* above 0777: not compared */
         {TREE_FILE, SIZE, 6, true}, {TREE_FILE, HASH, 2, true}, {TREE_FILE, MTIME, 1, false},
         {TREE_FILE, CTIME, 1, false}, {TREE_FILE, INO, 1, false}, {TREE_FILE, SEEN, 1, false},
-        {TREE_DIR, PATH, 0, true}, {TREE_DIR, MODE, 0700, true},
+        {TREE_DIR, PATH, 0, true}, {TREE_DIR, KIND, TREE_FILE, true},
+        /* everything else is equal */ {TREE_DIR, MODE, 0700, true},
         {TREE_DIR, SIZE, 4096, false},     /* of the file system, not of the tree */
         {TREE_SYMLINK, MODE, 0755, false}, /* a symlink has no permissions */
         {TREE_SYMLINK, HASH, 2, true}, {TREE_SYMLINK, SIZE, 2, true},

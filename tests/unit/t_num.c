@@ -47,7 +47,9 @@ static void decimal(void **state)
         {"18446744073709551616", UINT64_MAX, -ERANGE, 0},          /* overflow in the addition */
         {"99999999999999999999", UINT64_MAX, -ERANGE, 0},          /* and in the multiplication */
         {"99999999999999999999999999999", UINT64_MAX, -ERANGE, 0}, /* long after */
-        {"99999999999999999999x", UINT64_MAX, -EINVAL, 0},         /* no number at all */
+        {"184467440737095516160", UINT64_MAX, -ERANGE,
+            0}, /* 10 × 2^64: fits again once it has wrapped */
+        {"99999999999999999999x", UINT64_MAX, -EINVAL, 0}, /* no number at all */
         {"", 9, -EINVAL, 0}, {" 1", 9, -EINVAL, 0}, {"1 ", 9, -EINVAL, 0}, {"+1", 9, -EINVAL, 0},
         {"-1", 9, -EINVAL, 0}, {"0x1", 9, -EINVAL, 0}, {"1e3", 9999, -EINVAL, 0},
         {"1.0", 9, -EINVAL, 0}, {"\xd9\xa1", 9, -EINVAL, 0}, /* a digit of another script */

@@ -309,9 +309,11 @@ static void ids_are_checked(void **state)
     } rows[] = {
         {"sb_", "sb_abcdefghijklmnopqrstuvwxyz", true},
         {"sb_", "sb_234567abcdefghijklmnopqrst", true},
-        {"sb_", "sb_abcdefghijklmnopqrstuvwxy", false},   /* 25 */
-        {"sb_", "sb_abcdefghijklmnopqrstuvwxyza", false}, /* 27 */
-        {"sb_", "sb_abcdefghijklmnopqrstuvwxy1", false},  /* no 0, 1, 8, 9 */
+        {"sb_", "sb_abcdefghijklmnopqrstuvwxy", false},    /* 25 */
+        {"sb_", "sb_abcdefghijklmnopqrstuvwxyza", false},  /* 27 */
+        {"sb_", "sb_abcdefghijklmnopqrstuvwxyz\n", false}, /* nor anything behind */
+        {"sb_", "sb_abcdefghijklmnopqrstuvwxyz/..", false},
+        {"sb_", "sb_abcdefghijklmnopqrstuvwxy1", false}, /* no 0, 1, 8, 9 */
         {"sb_", "sb_abcdefghijklmnopqrstuvwxy8", false},
         {"sb_", "sb_ABCDEFGHIJKLMNOPQRSTUVWXYZ", false},
         {"sb_", "sb_abcdefghijklmnopqrstuvwx/.", false},
