@@ -4,13 +4,14 @@
  * documented byte by byte in shared/PROTOCOL.md and fixed by the golden files in tests/golden/.
  *
  * A change set is a list of operations that are simulated in order, reduced to their net effect and
- * applied whole or not at all. On the wire: a magic, one BEGIN frame, for each operation one OP frame
- * followed by DATA frames with its content, one END frame with the count of operations and the
- * XXH3-128 of every byte before it. All integers are big-endian. A whole body may be one zstd frame
- * (Content-Encoding: zstd); that is the transport's business, not this module's.
+ * applied whole or not at all. On the wire: a magic, one BEGIN frame, for each operation one OP
+ * frame followed by DATA frames with its content, one END frame with the count of operations and
+ * the XXH3-128 of every byte before it. All integers are big-endian. A whole body may be one zstd
+ * frame (Content-Encoding: zstd); that is the transport's business, not this module's.
  *
- * No I/O here: the writer appends to a buffer, the reader is fed by a callback. Nothing that arrives
- * is trusted: every length has a maximum, every path is checked, bytes after END are refused.
+ * No I/O here: the writer appends to a buffer, the reader is fed by a callback. Nothing that
+ * arrives is trusted: every length has a maximum, every path is checked, bytes after END are
+ * refused.
  */
 #ifndef SHARED_CHANGES_H
 #define SHARED_CHANGES_H
@@ -40,13 +41,20 @@ enum change_kind {
     CHANGE_MKDIR,   /* existing directory: only its mode changes */
     CHANGE_SYMLINK, /* path becomes a symlink to `to` */
     CHANGE_CHMOD,
-    CHANGE_DELETE,  /* a file, symlink or empty directory; `recursive`: whatever it holds */
+    CHANGE_DELETE, /* a file, symlink or empty directory; `recursive`: whatever it holds */
     CHANGE_KIND_END
 };
 
-/* What the sender believes is at `path` (of COPY: at `to`) before this operation. The server refuses the set with
- * base_mismatch where it is otherwise. For a file or symlink the hash; a directory is BASE_DIR. */
-enum change_base { CHANGE_BASE_ANY, CHANGE_BASE_ABSENT, CHANGE_BASE_HASH, CHANGE_BASE_DIR, CHANGE_BASE_END };
+/* What the sender believes is at `path` (of COPY: at `to`) before this operation. The server
+ * refuses the set with base_mismatch where it is otherwise. For a file or symlink the hash; a
+ * directory is BASE_DIR. */
+enum change_base {
+    CHANGE_BASE_ANY,
+    CHANGE_BASE_ABSENT,
+    CHANGE_BASE_HASH,
+    CHANGE_BASE_DIR,
+    CHANGE_BASE_END
+};
 
 struct change_op {
     enum change_kind kind;
@@ -54,12 +62,12 @@ struct change_op {
     const char *to;   /* MOVE, COPY: path_check'd; SYMLINK: target, any bytes but NUL; else NULL */
     enum change_base base_kind;
     struct hash base;
-    uint32_t mode;        /* PUT PATCH MKDIR CHMOD: permission bits 0777; PUT, PATCH, MKDIR: 0 = keep what
-                             is there, else 0644 / 0755 */
-    uint64_t size;        /* PUT PATCH COPY: bytes of the resulting file */
-    struct hash hash;     /* PUT PATCH COPY: of the resulting file; has_hash says whether it is set */
-    bool has_hash;        /* always true on the framed wire; JSON and uploads may leave it out */
-    bool recursive;       /* DELETE */
+    uint32_t mode; /* PUT PATCH MKDIR CHMOD: permission bits 0777; PUT, PATCH, MKDIR: 0 = keep what
+                      is there, else 0644 / 0755 */
+    uint64_t size; /* PUT PATCH COPY: bytes of the resulting file */
+    struct hash hash; /* PUT PATCH COPY: of the resulting file; has_hash says whether it is set */
+    bool has_hash;    /* always true on the framed wire; JSON and uploads may leave it out */
+    bool recursive;   /* DELETE */
     uint64_t content_len; /* bytes that follow: PUT: size; PATCH: of the delta; else 0.
                              CHANGE_LEN_UNKNOWN for a PUT whose source ends by itself (uploads) */
     const uint8_t *old_text, *new_text; /* EDIT */
@@ -76,14 +84,19 @@ struct changes_begin {
 };
 
 /* ---- writing: append frames to b. -ENOBUFS when b is full (b unchanged), -EINVAL for values that
- * the format cannot hold. The caller flushes b to the wire and calls buf_reset as it likes. */
-struct changes_writer; /* holds the running hash and the count */
+ * the format cannot hold. The caller flushes b to the wire and calls buf_reset as it likes. A frame
+ * needs 16 KiB of room at most; DATA its content and 5 bytes per 256 KiB; an EDIT, whose texts are
+ * written with it, 2 MiB and 50 bytes more. */
+struct changes_writer;                           /* holds the running hash and the count */
 struct changes_writer *changes_writer_new(void); /* NULL when out of memory */
 void changes_writer_free(struct changes_writer *w);
-int changes_write_begin(struct changes_writer *w, const struct changes_begin *begin, struct buf *b) WARN_UNUSED;
-int changes_write_op(struct changes_writer *w, const struct change_op *op, struct buf *b) WARN_UNUSED;
+int changes_write_begin(
+    struct changes_writer *w, const struct changes_begin *begin, struct buf *b) WARN_UNUSED;
+int changes_write_op(
+    struct changes_writer *w, const struct change_op *op, struct buf *b) WARN_UNUSED;
 /* Content of the latest op; split into DATA frames. The pieces must add up to op.content_len. */
-int changes_write_data(struct changes_writer *w, const void *data, size_t len, struct buf *b) WARN_UNUSED;
+int changes_write_data(
+    struct changes_writer *w, const void *data, size_t len, struct buf *b) WARN_UNUSED;
 int changes_write_end(struct changes_writer *w, struct buf *b) WARN_UNUSED;
 
 /* ---- reading */
@@ -94,13 +107,18 @@ typedef ssize_t changes_source(void *ctx, void *data, size_t len);
 struct changes_reader;
 struct changes_reader *changes_reader_new(changes_source *source, void *ctx);
 void changes_reader_free(struct changes_reader *r);
-/* First call. A malformed body: err_refuse(PROTO_BAD_CHANGES) saying what and at which offset. */
-int changes_read_begin(struct changes_reader *r, struct changes_begin *ret, struct err *e) WARN_UNUSED;
-/* The next operation: 1 with *ret filled (valid until the next changes_read_op), 0 after a valid END
- * and end of body, <0. Unread content of the previous operation is skipped (and still hashed). */
+/* First call. A malformed body is refused with PROTO_BAD_CHANGES, a path that fails path_check with
+ * PROTO_INVALID_PATH, a file or a set above the limits with PROTO_TOO_LARGE; the message says what
+ * and at which byte. After a failure every further call gives the same one. */
+int changes_read_begin(
+    struct changes_reader *r, struct changes_begin *ret, struct err *e) WARN_UNUSED;
+/* The next operation: 1 with *ret filled (valid until the next changes_read_op), 0 after a valid
+ * END and end of body, <0. Unread content of the previous operation is skipped (and still hashed).
+ */
 int changes_read_op(struct changes_reader *r, struct change_op *ret, struct err *e) WARN_UNUSED;
 /* Content of the current operation: bytes read, 0 when all was read, <0. */
-ssize_t changes_read_data(struct changes_reader *r, void *data, size_t len, struct err *e) WARN_UNUSED;
+ssize_t changes_read_data(
+    struct changes_reader *r, void *data, size_t len, struct err *e) WARN_UNUSED;
 /* After changes_read_op returned 0: the hash of the whole body, which identifies a repeat. */
 void changes_reader_digest(const struct changes_reader *r, struct hash *ret);
 
@@ -111,7 +129,8 @@ void changes_reader_digest(const struct changes_reader *r, struct hash *ret);
 struct changes_feed {
     int (*next)(void *ctx, struct change_op *ret, struct err *e);
     ssize_t (*read)(void *ctx, void *data, size_t len, struct err *e);
-    /* After next returned 0: what identifies a repeat of this very set. NULL: a set without a client. */
+    /* After next returned 0: what identifies a repeat of this very set. NULL: a set without a
+     * client. */
     void (*digest)(void *ctx, struct hash *ret);
     void *ctx;
 };
