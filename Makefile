@@ -1,7 +1,9 @@
 # silt: build, test and install. `make help` lists the targets.
 # Everything built lies in build/; the sanitised variants in build/asan and build/tsan.
 
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 BUILD ?= build
 PREFIX ?= /usr/local
 SAN ?=
@@ -69,7 +71,7 @@ $(BUILD)/libserver.a: $(call obj,$(filter-out server/main.c,$(SERVER)))
 
 .SECONDEXPANSION:
 libs_of = $(if $(wildcard shared/$(1).c),shared,$(if $(wildcard agent/$(1).c),agent shared,server shared))
-$(BUILD)/tests/t_%: $(BUILD)/obj/tests/unit/t_%.o $$(patsubst %,$(BUILD)/lib%.a,$$(call libs_of,$$*))
+$(BUILD)/tests/t_%: $(BUILD)/obj/tests/unit/t_%.o $$(addprefix $(BUILD)/lib,$$(addsuffix .a,$$(call libs_of,$$*)))
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(if $(findstring libagent,$^),$(LIBS_SILT),$(LIBS_SILTD))
 
@@ -77,7 +79,7 @@ UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT))
 unit: $(UNIT_BINS) ## build the unit tests
 
 # Fuzz targets need clang's libFuzzer: make fuzz CC=clang BUILD=build/fuzz SAN=address,undefined,fuzzer-no-link
-$(BUILD)/fuzz/f_%: $(BUILD)/obj/tests/fuzz/f_%.o $$(patsubst %,$(BUILD)/lib%.a,$$(call libs_of,$$*))
+$(BUILD)/fuzz/f_%: $(BUILD)/obj/tests/fuzz/f_%.o $$(addprefix $(BUILD)/lib,$$(addsuffix .a,$$(call libs_of,$$*)))
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS_SILTD)
 fuzz: $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ)) ## build the fuzz targets
