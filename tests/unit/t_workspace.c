@@ -1,0 +1,529 @@
+/* SPDX-License-Identifier: MIT */
+/* Change sets as they meet a workspace: net effects, conflicts, hostile programs. */
+#include "tests/unit/sandbox_fixture.h"
+
+#include <dirent.h>
+#include <sys/wait.h>
+
+#include "shared/banned.h"
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+
+    fixture_init(f);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fixture_release(*state);
+    free(*state);
+    return 0;
+}
+
+static unsigned staging_entries(const struct fixture *f)
+{
+    char path[256];
+    unsigned count = 0;
+
+    (void)snprintf(path, sizeof path, "%s/staging/%s", f->data, sandbox_id(f->sb));
+    DIR *dir = opendir(path);
+    assert_non_null(dir);
+    for (struct dirent *d; (d = readdir(dir)) != NULL;)
+        count += d->d_name[0] != '.';
+    (void)closedir(dir);
+    return count;
+}
+
+static uint64_t generation(const struct fixture *f)
+{
+    struct sandbox_info info;
+
+    assert_int_equal(sandbox_info(f->sb, &info, NULL), 0);
+    sandbox_info_release(&info);
+    return info.generation;
+}
+
+static int count_row(const struct manifest_entry *entry, void *ctx)
+{
+    (void)entry;
+    ++*(unsigned *)ctx;
+    return 0;
+}
+
+static unsigned manifest_rows(const struct fixture *f, struct hash *digest)
+{
+    unsigned count = 0;
+    struct hash unused;
+
+    assert_int_equal(sandbox_manifest(f->sb, "", NULL, SIZE_MAX, count_row, &count, NULL,
+                         digest ? digest : &unused, NULL),
+        0);
+    return count;
+}
+
+/* The manifest in memory, the rows in the database and the disk agree: a scan finds nothing, and
+ * what is loaded after a restart has the same digest. */
+static void assert_sound(struct fixture *f)
+{
+    struct sandbox_mounts mounts;
+    struct sandbox_run_changes changes;
+    struct hash before, after;
+    struct err e = ERR_INIT;
+    char id[SANDBOX_ID_BYTES];
+    uint64_t was = generation(f);
+
+    assert_int_equal(sandbox_run_enter(f->sb, &mounts, &e), 0);
+    sandbox_mounts_release(&mounts);
+    assert_int_equal(sandbox_run_leave(f->sb, &changes, &e), 0);
+    for (size_t i = 0; i < changes.count; i++)
+        print_error("unexpected change: %s\n", changes.files[i].path);
+    assert_int_equal(changes.total, 0);
+    assert_false(changes.incomplete);
+    assert_int_equal(changes.generation, was);
+    sandbox_run_changes_release(&changes);
+    unsigned rows = manifest_rows(f, &before);
+    assert_int_equal(staging_entries(f), 0);
+    (void)snprintf(id, sizeof id, "%s", sandbox_id(f->sb));
+    fixture_close(f);
+    fixture_open(f);
+    assert_int_equal(sandbox_get(f->all, id, &f->sb, &e), 0);
+    assert_int_equal(manifest_rows(f, &after), rows);
+    assert_memory_equal(&before, &after, sizeof before);
+    assert_int_equal(generation(f), was);
+}
+
+static void test_puts_and_deletes(void **state)
+{
+    struct fixture *f = *state;
+    char name[512];
+    struct stat st;
+
+    assert_int_equal(apply_ok(f->sb, PUT("a.py", "one"), PUT("deep/er/b.py", "two")), 1);
+    assert_true(is_file(f, "a.py", "one"));
+    assert_true(is_file(f, "deep/er/b.py", "two"));
+    assert_int_equal(stat(at(f, "a.py", name), &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0644);
+    assert_int_equal(st.st_uid, geteuid() == 0 ? FIXTURE_UID : geteuid());
+    assert_int_equal(stat(at(f, "deep", name), &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0755);
+    assert_int_equal(manifest_rows(f, NULL), 4);
+    assert_sound(f);
+
+    assert_int_equal(apply_ok(f->sb, DELETE("a.py"), PUT("deep/er/b.py", "three")), 2);
+    assert_false(exists(f, "a.py"));
+    assert_true(is_file(f, "deep/er/b.py", "three"));
+    assert_int_equal(apply_ok(f->sb, DELETE_TREE("deep")), 3);
+    assert_false(exists(f, "deep"));
+    assert_int_equal(manifest_rows(f, NULL), 0);
+    /* Nothing to do: the same generation. */
+    assert_int_equal(apply_ok(f->sb, DELETE("deep")), 3);
+    assert_sound(f);
+}
+
+/* Later operations refer to what earlier ones of the same set made. */
+static void test_operations_in_order(void **state)
+{
+    struct fixture *f = *state;
+
+    (void)apply_ok(
+        f->sb, MKDIR("a"), PUT("a/b", "B"), PUT("a/d", "D"), MOVE("a", "c"), DELETE("c/d"));
+    assert_true(is_file(f, "c/b", "B"));
+    assert_false(exists(f, "a"));
+    assert_false(exists(f, "c/d"));
+    assert_int_equal(manifest_rows(f, NULL), 2);
+    assert_sound(f);
+    /* Content that was staged by this very set is copied and edited. */
+    (void)apply_ok(f->sb, PUT("x", "hello world"), COPY("x", "y"), EDIT("y", "world", "there"),
+        COPY("y", "z"), DELETE("y"));
+    assert_true(is_file(f, "x", "hello world"));
+    assert_true(is_file(f, "z", "hello there"));
+    assert_false(exists(f, "y"));
+    assert_sound(f);
+}
+
+/* Each row: a tree is made, a set of moves is applied, some files must be where they belong. */
+static void test_moves(void **state)
+{
+    struct fixture *f = *state;
+
+    /* A directory keeps everything in it, known or not. */
+    (void)apply_ok(f->sb, PUT("d/one", "1"), PUT("d/sub/two", "2"), PUT("e/three", "3"));
+    program_writes(f, "d/unknown", "u");
+    (void)apply_ok(f->sb, MOVE("d", "moved/d"));
+    assert_true(is_file(f, "moved/d/one", "1"));
+    assert_true(is_file(f, "moved/d/sub/two", "2"));
+    assert_true(is_file(f, "moved/d/unknown", "u"));
+    (void)apply_ok(f->sb, DELETE_TREE("moved/d/unknown"));
+    assert_sound(f);
+    /* Two names are swapped. */
+    (void)apply_ok(f->sb, MOVE("moved", "tmp"), MOVE("e", "moved"), MOVE("tmp", "e"));
+    assert_true(is_file(f, "moved/three", "3"));
+    assert_true(is_file(f, "e/d/sub/two", "2"));
+    assert_false(exists(f, "tmp"));
+    assert_sound(f);
+    /* A child leaves a directory that is deleted after. */
+    (void)apply_ok(f->sb, MOVE("e/d/one", "kept"), DELETE_TREE("e"));
+    assert_true(is_file(f, "kept", "1"));
+    assert_false(exists(f, "e"));
+    assert_sound(f);
+    /* Into a directory that is deleted after: gone with it. */
+    (void)apply_ok(f->sb, MOVE("kept", "moved/kept"), DELETE_TREE("moved"));
+    assert_false(exists(f, "kept"));
+    assert_int_equal(manifest_rows(f, NULL), 0);
+    assert_sound(f);
+    /* Over a file, and a new file under the old name (how editors save with a backup). */
+    (void)apply_ok(f->sb, PUT("t", "old"), PUT("t~", "older"));
+    (void)apply_ok(f->sb, MOVE("t", "t~"), PUT("t", "new"));
+    assert_true(is_file(f, "t", "new"));
+    assert_true(is_file(f, "t~", "old"));
+    /* A child takes the place of its parent. */
+    (void)apply_ok(f->sb, PUT("p/q", "Q"));
+    (void)apply_ok(f->sb, MOVE("p/q", "q2"), DELETE("p"), MOVE("q2", "p"));
+    assert_true(is_file(f, "p", "Q"));
+    assert_sound(f);
+    apply_refused(f->sb, PROTO_PATH_CONFLICT, MKDIR("m"), MOVE("m", "m/n"));
+    assert_false(exists(f, "m"));
+}
+
+static void test_kinds_in_the_way(void **state)
+{
+    struct fixture *f = *state;
+
+    (void)apply_ok(f->sb, PUT("file", "f"), PUT("dir/in", "i"), MKDIR("empty"));
+    uint64_t was = generation(f);
+    /* Files and directories never replace each other by accident. */
+    apply_refused(f->sb, PROTO_PATH_CONFLICT, PUT("dir", "x"));
+    apply_refused(f->sb, PROTO_PATH_CONFLICT, PUT("empty", "x"));
+    apply_refused(f->sb, PROTO_PATH_CONFLICT, PUT("file/in", "x"));
+    apply_refused(f->sb, PROTO_PATH_CONFLICT, MKDIR("file"));
+    apply_refused(f->sb, PROTO_PATH_CONFLICT, DELETE("dir"));
+    apply_refused(f->sb, PROTO_PATH_CONFLICT, MOVE("file", "dir"));
+    apply_refused(f->sb, PROTO_FILE_NOT_FOUND, MOVE("nothing", "dir/x"));
+    apply_refused(f->sb, PROTO_FILE_NOT_FOUND, CHMOD("nothing", 0600));
+    /* The whole set is refused, and nothing of it is left. */
+    apply_refused(
+        f->sb, PROTO_PATH_CONFLICT, PUT("good", "g"), PUT("file", "changed"), PUT("dir", "x"));
+    assert_false(exists(f, "good"));
+    assert_true(is_file(f, "file", "f"));
+    assert_int_equal(generation(f), was);
+    assert_sound(f);
+    /* Deleted first they do. */
+    (void)apply_ok(f->sb, DELETE_TREE("dir"), PUT("dir", "now a file"), DELETE("file"),
+        PUT("file/in", "now a directory"));
+    assert_true(is_file(f, "dir", "now a file"));
+    assert_true(is_file(f, "file/in", "now a directory"));
+    assert_sound(f);
+}
+
+static void test_modes_and_links(void **state)
+{
+    struct fixture *f = *state;
+    char name[512], target[64] = "";
+    struct stat st;
+
+    (void)apply_ok(f->sb, {.kind = CHANGE_PUT, .path = "run", .text = "#!", .mode = 0755},
+        {.kind = CHANGE_PUT, .path = "secret", .text = "s", .mode = 0007},
+        LINK("link", "/etc/passwd"));
+    assert_int_equal(stat(at(f, "run", name), &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0755);
+    assert_int_equal(stat(at(f, "secret", name), &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0407);
+    assert_true(readlink(at(f, "link", name), target, sizeof target - 1) > 0);
+    assert_string_equal(target, "/etc/passwd");
+    /* 0 keeps the mode; an edit does too. */
+    (void)apply_ok(f->sb, PUT("run", "#!/bin/sh"));
+    (void)apply_ok(f->sb, EDIT("run", "sh", "bash"));
+    assert_true(is_file(f, "run", "#!/bin/bash"));
+    assert_int_equal(stat(at(f, "run", name), &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0755);
+    (void)apply_ok(f->sb, CHMOD("run", 0600), MKDIR("d"), CHMOD("d", 0));
+    assert_int_equal(stat(at(f, "run", name), &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0600);
+    assert_int_equal(stat(at(f, "d", name), &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0700);
+    /* A symlink is replaced by a file, never followed. */
+    (void)apply_ok(f->sb, PUT("link", "mine"));
+    assert_int_equal(lstat(at(f, "link", name), &st), 0);
+    assert_true(S_ISREG(st.st_mode));
+    assert_sound(f);
+}
+
+static void test_edits(void **state)
+{
+    struct fixture *f = *state;
+
+    (void)apply_ok(f->sb, PUT("t", "aaa b c c"));
+    apply_refused(f->sb, PROTO_EDIT_NO_MATCH, EDIT("t", "zebra", "x"));
+    apply_refused(f->sb, PROTO_EDIT_AMBIGUOUS, EDIT("t", "c", "x"));
+    /* Overlapping occurrences are two. */
+    apply_refused(f->sb, PROTO_EDIT_AMBIGUOUS, EDIT("t", "aa", "x"));
+    apply_refused(f->sb, PROTO_FILE_NOT_FOUND, EDIT("none", "a", "b"));
+    apply_refused(f->sb, PROTO_INVALID_VALUE, EDIT("t", "", "b"));
+    (void)apply_ok(f->sb, EDIT("t", "b", ""), EDIT("t", "aaa", "A"));
+    assert_true(is_file(f, "t", "A  c c"));
+    assert_sound(f);
+}
+
+static void test_bases(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_apply_result res;
+    struct err e = ERR_INIT;
+
+    (void)apply_ok(f->sb, PUT("a", "1"), PUT("b", "2"), PUT("d/c", "3"));
+    /* Every path that differs is named, and nothing is applied. */
+    const struct row rows[] = {
+        {.kind = CHANGE_PUT,
+            .path = "a",
+            .text = "new",
+            .base_kind = CHANGE_BASE_HASH,
+            .base = "1"},
+        {.kind = CHANGE_PUT,
+            .path = "b",
+            .text = "new",
+            .base_kind = CHANGE_BASE_HASH,
+            .base = "x"},
+        {.kind = CHANGE_PUT, .path = "d/c", .text = "new", .base_kind = CHANGE_BASE_ABSENT},
+        {.kind = CHANGE_DELETE, .path = "gone", .base_kind = CHANGE_BASE_HASH, .base = "x"},
+        {.kind = CHANGE_MKDIR, .path = "nodir", .base_kind = CHANGE_BASE_DIR},
+    };
+    assert_int_equal(apply_rows(f->sb, NULL, rows, 5, &res, &e), -EPROTO);
+    assert_int_equal(e.refusal, PROTO_BASE_MISMATCH);
+    assert_int_equal(res.conflict_count, 4);
+    assert_string_equal(res.conflicts[0].path, "b");
+    assert_true(res.conflicts[0].exists);
+    assert_int_equal(res.conflicts[0].size, 1);
+    struct hash two;
+    hash_buf("2", 1, &two);
+    assert_memory_equal(&res.conflicts[0].hash, &two, sizeof two);
+    assert_string_equal(res.conflicts[2].path, "gone");
+    assert_false(res.conflicts[2].exists);
+    sandbox_apply_result_release(&res);
+    assert_true(is_file(f, "a", "1"));
+    /* What a program wrote counts, although the manifest does not know it yet. */
+    program_writes(f, "a", "P");
+    program_writes(f, "fresh", "P");
+    apply_refused(f->sb, PROTO_BASE_MISMATCH,
+        {.kind = CHANGE_PUT, .path = "a", .text = "n", .base_kind = CHANGE_BASE_HASH, .base = "1"});
+    apply_refused(f->sb, PROTO_BASE_MISMATCH,
+        {.kind = CHANGE_PUT, .path = "fresh", .text = "n", .base_kind = CHANGE_BASE_ABSENT});
+    assert_int_equal(
+        apply_ok(f->sb,
+            {.kind = CHANGE_PUT,
+                .path = "a",
+                .text = "n",
+                .base_kind = CHANGE_BASE_HASH,
+                .base = "P"},
+            {.kind = CHANGE_DELETE, .path = "fresh", .base_kind = CHANGE_BASE_HASH, .base = "P"}),
+        2);
+    assert_true(is_file(f, "a", "n"));
+    assert_false(exists(f, "fresh"));
+    assert_sound(f);
+}
+
+static void test_hash_and_space(void **state)
+{
+    struct fixture *f = *state;
+    const struct row rows[] = {PUT("a", "content")};
+    struct table_feed feed = {.rows = rows, .count = 1, .wrong_hash = true, .stall_fd = -1};
+    struct changes_feed as_feed = table_as_feed(&feed);
+    struct changes_begin begin = {.client = "", .if_generation = CHANGES_NO_GENERATION};
+    struct sandbox_apply_result res;
+    struct err e = ERR_INIT;
+    char big[2001];
+
+    assert_int_equal(sandbox_apply(f->sb, &begin, &as_feed, &res, &e), -EPROTO);
+    assert_int_equal(e.refusal, PROTO_HASH_MISMATCH);
+    assert_false(exists(f, "a"));
+    assert_int_equal(staging_entries(f), 0);
+    /* Limits of the workspace. */
+    char id[SANDBOX_ID_BYTES];
+    (void)snprintf(id, sizeof id, "%s", sandbox_id(f->sb));
+    fixture_close(f);
+    f->max_bytes = 3000;
+    f->max_files = 3;
+    fixture_open(f);
+    assert_int_equal(sandbox_get(f->all, id, &f->sb, &e), 0);
+    memset(big, 'x', 2000);
+    big[2000] = '\0';
+    (void)apply_ok(f->sb, PUT("a", big));
+    apply_refused(f->sb, PROTO_NO_SPACE, PUT("b", big));
+    (void)apply_ok(f->sb, PUT("a", big)); /* replacing needs no more room */
+    apply_refused(f->sb, PROTO_NO_SPACE, PUT("b", "1"), PUT("c", "2"), PUT("d", "3"));
+    assert_int_equal(staging_entries(f), 0);
+    (void)apply_ok(f->sb, DELETE("a"), PUT("b", big));
+    assert_sound(f);
+}
+
+/* Every component of a path is in turn a symlink that a program planted: nothing outside changes.
+ */
+static void test_planted_symlinks(void **state)
+{
+    struct fixture *f = *state;
+    char outside[128], name[512], path[160];
+
+    (void)snprintf(outside, sizeof outside, "%s/outside", f->dir);
+    assert_int_equal(mkdir(outside, 0777), 0);
+    assert_int_equal(chmod(outside, 0777), 0);
+    (void)snprintf(path, sizeof path, "%s/sentinel", outside);
+    assert_int_equal(io_write_file(path, "safe", 4, 0666, NULL), 0);
+    static const char *const victims[] = {"one", "one/two", "one/two/three"};
+    for (size_t i = 0; i < 3; i++) {
+        (void)apply_ok(f->sb, PUT("one/two/three/sentinel", "v"));
+        (void)apply_ok(f->sb, DELETE_TREE(victims[i]));
+        assert_int_equal(symlink(outside, at(f, victims[i], name)), 0);
+        apply_refused(f->sb, PROTO_PATH_CONFLICT, PUT("one/two/three/sentinel", "evil"));
+        apply_refused(f->sb, PROTO_PATH_CONFLICT, PUT("x", "1"), PUT("one/two/three/new", "evil"));
+        (void)apply_ok(f->sb, DELETE("one/two/three/sentinel"));
+        assert_false(exists(f, "x"));
+        assert_int_equal(unlink(at(f, victims[i], name)), 0);
+    }
+    /* The manifest says directory, the disk says symlink: found out while placing. */
+    (void)apply_ok(f->sb, PUT("dir/in", "v"));
+    assert_int_equal(rename(at(f, "dir", name), path), -1);
+    char away[512];
+    assert_int_equal(rename(at(f, "dir", name), at(f, "dir2", away)), 0);
+    assert_int_equal(symlink(outside, at(f, "dir", name)), 0);
+    apply_refused(f->sb, PROTO_PATH_CONFLICT, PUT("y", "1"), PUT("dir/sentinel", "evil"));
+    apply_refused(f->sb, PROTO_PATH_CONFLICT, MKDIR("dir/made"));
+    assert_false(exists(f, "y"));
+    /* A symlink at the very path is replaced; deleting it deletes the link. */
+    assert_int_equal(symlink(path, at(f, "leaf", name)), 0);
+    (void)apply_ok(f->sb, PUT("leaf", "mine"));
+    (void)apply_ok(f->sb, DELETE("dir"));
+    struct buf b;
+    assert_int_equal(io_read_file(path, 100, &b, NULL), 0);
+    assert_string_equal(buf_str(&b), "safe");
+    buf_release(&b);
+    struct stat st;
+    (void)snprintf(path, sizeof path, "%s/new", outside);
+    assert_int_equal(lstat(path, &st), -1);
+    (void)snprintf(path, sizeof path, "%s/made", outside);
+    assert_int_equal(lstat(path, &st), -1);
+}
+
+/* Things a program can leave under a name. */
+static void test_odd_entries(void **state)
+{
+    struct fixture *f = *state;
+    char name[512], other[512];
+    struct stat st;
+
+    /* A FIFO neither blocks nor stays. */
+    assert_int_equal(mkfifo(at(f, "fifo", name), 0666), 0);
+    (void)apply_ok(f->sb, PUT("fifo", "file"));
+    assert_true(is_file(f, "fifo", "file"));
+    assert_int_equal(mkfifo(at(f, "fifo2", name), 0666), 0);
+    apply_refused(f->sb, PROTO_BASE_MISMATCH,
+        {.kind = CHANGE_PUT, .path = "fifo2", .text = "x", .base_kind = CHANGE_BASE_ABSENT});
+    /* A hard link to another file is replaced, not written through. */
+    (void)apply_ok(f->sb, PUT("linked", "precious"));
+    assert_int_equal(link(at(f, "linked", name), at(f, "alias", other)), 0);
+    (void)apply_ok(f->sb, PUT("alias", "changed"));
+    assert_true(is_file(f, "linked", "precious"));
+    assert_true(is_file(f, "alias", "changed"));
+    /* Without rights for their owner. */
+    program_mkdir(f, "locked");
+    program_writes(f, "locked/in", "secret");
+    program_writes(f, "blind", "b");
+    assert_int_equal(chmod(at(f, "locked/in", name), 0), 0);
+    assert_int_equal(chmod(at(f, "locked", name), 0), 0);
+    assert_int_equal(chmod(at(f, "blind", name), 0), 0);
+    apply_refused(f->sb, PROTO_BASE_MISMATCH,
+        {.kind = CHANGE_PUT,
+            .path = "locked/in",
+            .text = "x",
+            .base_kind = CHANGE_BASE_HASH,
+            .base = "y"});
+    assert_int_equal(chmod(at(f, "locked", name), 0), 0);
+    (void)apply_ok(f->sb, PUT("locked/new", "n"), PUT("blind", "seen"));
+    assert_true(is_file(f, "locked/new", "n"));
+    assert_true(is_file(f, "blind", "seen"));
+    /* A whole tree of them goes. */
+    assert_int_equal(chmod(at(f, "locked", name), 0), 0);
+    (void)apply_ok(f->sb, DELETE_TREE("locked"), DELETE("fifo2"));
+    assert_int_equal(lstat(at(f, "locked", name), &st), -1);
+}
+
+/* A directory that a program removed is made again, one that it made is adopted. */
+static void test_stale_manifest(void **state)
+{
+    struct fixture *f = *state;
+    char name[512];
+
+    (void)apply_ok(f->sb, PUT("pkg/a", "1"));
+    assert_int_equal(unlink(at(f, "pkg/a", name)), 0);
+    assert_int_equal(rmdir(at(f, "pkg", name)), 0);
+    (void)apply_ok(f->sb, PUT("pkg/b", "2"));
+    assert_true(is_file(f, "pkg/b", "2"));
+    program_mkdir(f, "made");
+    (void)apply_ok(f->sb, PUT("made/in", "3"));
+    (void)apply_ok(f->sb, DELETE("pkg/a"), MKDIR("made"));
+    program_writes(f, "unseen", "u");
+    (void)apply_ok(f->sb, MOVE("unseen", "seen"));
+    (void)apply_ok(f->sb, CHMOD("pkg/b", 0640));
+    /* Only the removal of pkg/a is news to a scan. */
+    struct sandbox_mounts mounts;
+    struct sandbox_run_changes changes;
+    assert_int_equal(sandbox_run_enter(f->sb, &mounts, NULL), 0);
+    sandbox_mounts_release(&mounts);
+    assert_int_equal(sandbox_run_leave(f->sb, &changes, NULL), 0);
+    assert_int_equal(changes.total, 1);
+    assert_string_equal(changes.files[0].path, "pkg/a");
+    assert_int_equal(changes.files[0].change, SANDBOX_DELETED);
+    sandbox_run_changes_release(&changes);
+    assert_sound(f);
+}
+
+/* Python takes bytecode for current when size and whole second are the same. */
+static void test_mtime_seconds(void **state)
+{
+    struct fixture *f = *state;
+    char name[512];
+    struct stat st;
+    time_t last = 0;
+
+    for (int i = 0; i < 5; i++) {
+        char text[2] = {(char)('a' + i), '\0'};
+        (void)apply_ok(f->sb, PUT("same", text));
+        assert_int_equal(stat(at(f, "same", name), &st), 0);
+        assert_true(st.st_mtim.tv_sec > last);
+        last = st.st_mtim.tv_sec;
+    }
+    /* Another size and no Python: the plain time of application. */
+    (void)apply_ok(f->sb, PUT("same", "longer"));
+    assert_int_equal(stat(at(f, "same", name), &st), 0);
+    assert_true(st.st_mtim.tv_sec < last);
+    /* Python: a, longer, a again must not share a second with the first. */
+    (void)apply_ok(f->sb, PUT("m.py", "a"));
+    assert_int_equal(stat(at(f, "m.py", name), &st), 0);
+    last = st.st_mtim.tv_sec;
+    (void)apply_ok(f->sb, PUT("m.py", "longer"));
+    (void)apply_ok(f->sb, PUT("m.py", "b"));
+    assert_int_equal(stat(at(f, "m.py", name), &st), 0);
+    assert_true(st.st_mtim.tv_sec > last);
+    assert_sound(f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_puts_and_deletes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_operations_in_order, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_moves, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_kinds_in_the_way, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_modes_and_links, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_edits, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bases, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_hash_and_space, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_planted_symlinks, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_odd_entries, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stale_manifest, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_mtime_seconds, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
