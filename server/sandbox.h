@@ -30,28 +30,30 @@ struct sandboxes_config {
     const char *data_dir;       /* ours: staging, caches */
     const char *workspace_root; /* one folder per sandbox, named by its id */
     struct store *store;
-    bool root;                  /* give each sandbox its own uid from uid_first on */
-    uid_t uid_first;            /* e.g. 1073741824 */
+    bool root;       /* give each sandbox its own uid from uid_first on */
+    uid_t uid_first; /* e.g. 1073741824 */
     uint32_t uid_count;
     uint64_t max_workspace_bytes; /* a change set beyond it is refused with no_space */
     uint64_t max_workspace_files;
-    uint64_t min_free_bytes;    /* of the file system; refuse change sets below */
+    uint64_t min_free_bytes; /* of the file system; refuse change sets below */
 };
 
-/* Open all: loads the table, rolls interrupted change sets forward, removes staging leftovers, gives
- * new epochs after an unclean stop. */
-int sandboxes_open(const struct sandboxes_config *config, struct sandboxes **ret, struct err *e) WARN_UNUSED;
+/* Open all: loads the table, rolls interrupted change sets forward, removes staging leftovers,
+ * gives new epochs after an unclean stop. */
+int sandboxes_open(
+    const struct sandboxes_config *config, struct sandboxes **ret, struct err *e) WARN_UNUSED;
 void sandboxes_close(struct sandboxes *all);
 
 #define SANDBOX_ID_BYTES 32
 
-/* What a client may say about a sandbox. JSON members are texts of objects, validated by the caller. */
+/* What a client may say about a sandbox. JSON members are texts of objects, validated by the
+ * caller. */
 struct sandbox_spec {
-    const char *language; /* "" = none */
-    const char *name;     /* "" = none */
-    const char *image;    /* "host" */
+    const char *language;                                            /* "" = none */
+    const char *name;                                                /* "" = none */
+    const char *image;                                               /* "host" */
     const char *env_json, *limits_json, *network_json, *labels_json; /* "{}" */
-    uint64_t idle_ttl_s;  /* 0 = never */
+    uint64_t idle_ttl_s;                                             /* 0 = never */
 };
 
 /* A snapshot of one, malloc'd strings; release with sandbox_info_release. */
@@ -68,10 +70,12 @@ struct sandbox_info {
 };
 void sandbox_info_release(struct sandbox_info *info);
 
-int sandbox_create(struct sandboxes *all, const struct sandbox_spec *spec, struct sandbox **ret, struct err *e) WARN_UNUSED;
+int sandbox_create(struct sandboxes *all, const struct sandbox_spec *spec, struct sandbox **ret,
+    struct err *e) WARN_UNUSED;
 /* A reference; refusals PROTO_SANDBOX_NOT_FOUND, PROTO_SANDBOX_DELETED (known to have existed in
  * this process's life). */
-int sandbox_get(struct sandboxes *all, const char *id, struct sandbox **ret, struct err *e) WARN_UNUSED;
+int sandbox_get(
+    struct sandboxes *all, const char *id, struct sandbox **ret, struct err *e) WARN_UNUSED;
 struct sandbox *sandbox_ref(struct sandbox *sb);
 void sandbox_unref(struct sandbox *sb);
 int sandbox_info(struct sandbox *sb, struct sandbox_info *ret, struct err *e) WARN_UNUSED;
@@ -81,16 +85,19 @@ int sandbox_list(struct sandboxes *all, const char *after_id, unsigned limit,
     int (*visit)(const struct sandbox_info *info, void *ctx), void *ctx, struct err *e) WARN_UNUSED;
 /* Replace the properties of spec that are not NULL (idle_ttl_s: UINT64_MAX = keep). */
 int sandbox_update(struct sandbox *sb, const struct sandbox_spec *spec, struct err *e) WARN_UNUSED;
-/* Mark as deleting: from now on sandbox_get, apply and sandbox_run_enter refuse; barrier waiters are woken and
- * refused. The caller then ends the runs; sandbox_delete waits until the last sandbox_run_leave,
- * removes workspace, cache, staging and rows. Returning 0 means: gone from disk. */
+/* Mark as deleting: from now on sandbox_get, apply and sandbox_run_enter refuse; barrier waiters
+ * are woken and refused. The caller then ends the runs; sandbox_delete waits until the last
+ * sandbox_run_leave, removes workspace, cache, staging and rows. Returning 0 means: gone from disk.
+ */
 int sandbox_delete_begin(struct sandbox *sb, struct err *e) WARN_UNUSED;
 int sandbox_delete(struct sandbox *sb, struct err *e) WARN_UNUSED;
 
 /* ---- the writer lease: one link at a time may send change sets with a client name. A client is
  * "<link>.<random>"; the part before the first dot is the link. The first set takes the lease; with
- * `steal` it is taken from another link; otherwise PROTO_LINKED_ELSEWHERE naming machine and link. */
-int sandbox_lease(struct sandbox *sb, const char *link, const char *machine, bool steal, struct err *e) WARN_UNUSED;
+ * `steal` it is taken from another link; otherwise PROTO_LINKED_ELSEWHERE naming machine and link.
+ */
+int sandbox_lease(struct sandbox *sb, const char *link, const char *machine, bool steal,
+    struct err *e) WARN_UNUSED;
 
 /* ---- change sets */
 enum sandbox_conflict_kind { SANDBOX_CONFLICT_BASE, SANDBOX_CONFLICT_PATH };
@@ -105,7 +112,7 @@ struct sandbox_apply_result {
     uint64_t generation;
     char epoch[40];
     uint32_t created, updated, moved, deleted;
-    bool repeated; /* answered from memory: this very set was applied before */
+    bool repeated;                      /* answered from memory: this very set was applied before */
     struct sandbox_conflict *conflicts; /* with refusal PROTO_BASE_MISMATCH / PROTO_PATH_CONFLICT */
     size_t conflict_count;
 };
@@ -114,16 +121,16 @@ void sandbox_apply_result_release(struct sandbox_apply_result *r);
 /*
  * Apply a change set: whole or not at all. Stages while reading (outside the sandbox's lock), waits
  * for its parent set if that is under way (at most 10 s, then PROTO_SEQ_GAP), validates against the
- * manifest, writes the intent, places, commits; generation + 1 (not for an empty set). On refusal or error nothing changed and
- * nothing staged stays. Refusals: see PROTO_* 409, 422, 507 in shared/PROTOCOL.md.
- * The lease is checked when begin->client is set.
+ * manifest, writes the intent, places, commits; generation + 1 (not for an empty set). On refusal
+ * or error nothing changed and nothing staged stays. Refusals: see PROTO_* 409, 422, 507 in
+ * shared/PROTOCOL.md. The lease is checked when begin->client is set.
  */
-int sandbox_apply(struct sandbox *sb, const struct changes_begin *begin, const struct changes_feed *feed,
-    struct sandbox_apply_result *ret, struct err *e) WARN_UNUSED;
+int sandbox_apply(struct sandbox *sb, const struct changes_begin *begin,
+    const struct changes_feed *feed, struct sandbox_apply_result *ret, struct err *e) WARN_UNUSED;
 
 /* Wait until the set {client, seq} has been applied: 0; PROTO_BARRIER_REFUSED at once if it was
- * refused (message carries its reason), PROTO_BARRIER_TIMEOUT, PROTO_SANDBOX_DELETED, or -ECANCELED when *cancel becomes true
- * (after sandbox_kick). */
+ * refused (message carries its reason), PROTO_BARRIER_TIMEOUT, PROTO_SANDBOX_DELETED, or -ECANCELED
+ * when *cancel becomes true (after sandbox_kick). */
 int sandbox_barrier(struct sandbox *sb, const char *client, uint64_t seq, uint32_t timeout_ms,
     const atomic_bool *cancel, struct err *e) WARN_UNUSED;
 void sandbox_kick(struct sandbox *sb); /* wake everybody who waits in this sandbox, to look again */
@@ -149,16 +156,18 @@ struct sandbox_changed_file {
     struct hash hash; /* files and symlinks that exist */
 };
 struct sandbox_run_changes {
-    uint64_t generation; /* after */
+    uint64_t generation;                /* after */
     struct sandbox_changed_file *files; /* sorted by path, at most 1000 listed */
     size_t count;
-    size_t total;  /* how many there were */
+    size_t total;    /* how many there were */
     bool incomplete; /* some part could not be read */
 };
 void sandbox_run_changes_release(struct sandbox_run_changes *c);
 /* After the container has ended: compare the folder with the manifest, adopt what programs changed
- * (generation + 1 if anything did), count the run out. Also drops caches of entries that vanished. */
-int sandbox_run_leave(struct sandbox *sb, struct sandbox_run_changes *ret, struct err *e) WARN_UNUSED;
+ * (generation + 1 if anything did), count the run out. Also drops caches of entries that vanished.
+ */
+int sandbox_run_leave(
+    struct sandbox *sb, struct sandbox_run_changes *ret, struct err *e) WARN_UNUSED;
 /* Count a run out that never started. */
 void sandbox_run_abandon(struct sandbox *sb);
 
@@ -172,14 +181,16 @@ struct sandbox_file {
     char *target; /* symlinks; malloc'd */
 };
 void sandbox_file_release(struct sandbox_file *f);
-/* What is at path now (the file is hashed again if it changed behind the manifest). With ret_fd (may be NULL)
- * a regular file is opened for reading. Refusal PROTO_FILE_NOT_FOUND with near names in the message. */
-int sandbox_file_open(struct sandbox *sb, const char *path, int *ret_fd, struct sandbox_file *ret, struct err *e) WARN_UNUSED;
-/* The manifest in byte order of path, those beneath `prefix` ("" = all) after `after` (NULL = from the
- * start), and the tree's digest and generation as of the same moment. */
+/* What is at path now (the file is hashed again if it changed behind the manifest). With ret_fd
+ * (may be NULL) a regular file is opened for reading. Refusal PROTO_FILE_NOT_FOUND with near names
+ * in the message. */
+int sandbox_file_open(struct sandbox *sb, const char *path, int *ret_fd, struct sandbox_file *ret,
+    struct err *e) WARN_UNUSED;
+/* The manifest in byte order of path, those beneath `prefix` ("" = all) after `after` (NULL = from
+ * the start), and the tree's digest and generation as of the same moment. */
 int sandbox_manifest(struct sandbox *sb, const char *prefix, const char *after, size_t limit,
-    int (*visit)(const struct manifest_entry *entry, void *ctx), void *ctx, uint64_t *ret_generation,
-    struct hash *ret_digest, struct err *e) WARN_UNUSED;
+    int (*visit)(const struct manifest_entry *entry, void *ctx), void *ctx,
+    uint64_t *ret_generation, struct hash *ret_digest, struct err *e) WARN_UNUSED;
 /* Up to `max` paths of files that resemble `path`, malloc'd; *ret_count of them. For errors. */
 size_t sandbox_near_names(struct sandbox *sb, const char *path, char *ret[], size_t max);
 /* Does a regular file with this path exist in the workspace? */

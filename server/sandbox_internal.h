@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of the sandbox module share.
+ *
+ * Locks, in the order in which they are taken:
+ *   sandboxes.lock  the table of sandboxes
+ *   sandbox.turn    held while a change set is placed or a scan is adopted: the generation and the
+ *                   manifest change only under it, one after the other
+ *   sandbox.lock    everything else in the sandbox; short. `moved` is signalled when clients'
+ * progress, counts of runs and users, or `deleting` change workspace.lock  the manifest in memory
+ */
+#ifndef SERVER_SANDBOX_INTERNAL_H
+#define SERVER_SANDBOX_INTERNAL_H
+
+#include <pthread.h>
+
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+
+#include "server/sandbox.h"
+#include "server/workspace.h"
+
+#define SANDBOX_RESULTS 64      /* remembered per client */
+#define SANDBOX_CLIENTS_MAX 32  /* remembered per sandbox */
+#define SANDBOX_INFLIGHT_MAX 64 /* numbered sets of one client under way */
+#define SANDBOX_PARENT_WAIT_NS UINT64_C(10000000000)
+#define SANDBOX_DELETED_MAX 4096 /* ids of deleted sandboxes that are remembered */
+#define SANDBOX_REASON_BYTES 256
+
+struct client_result {
+    uint64_t seq; /* 0 = empty */
+    struct hash digest;
+    enum proto_error refusal;
+    bool passing; /* a refusal that a repeat may escape; in memory only */
+    char reason[SANDBOX_REASON_BYTES];
+    uint64_t generation;
+    uint32_t created, updated, moved, deleted;
+};
+
+struct sandbox_client {
+    char name[CHANGES_CLIENT_MAX + 1];
+    uint64_t last; /* the last set that was applied */
+    uint64_t used_ns;
+    unsigned next_slot;
+    struct client_result results[SANDBOX_RESULTS];
+    uint64_t inflight[SANDBOX_INFLIGHT_MAX]; /* 0 = free */
+    unsigned inflight_count;
+    UT_hash_handle hh;
+};
+
+struct sandbox {
+    struct sandboxes *all;
+    int64_t num;
+    char id[SANDBOX_ID_BYTES];
+    struct tree_identity identity;
+    atomic_uint refs;
+
+    pthread_mutex_t turn;
+    struct workspace *ws; /* opened once, under turn; stays until the sandbox is freed */
+    bool scan_needed, cache_made;
+    atomic_bool ready;
+
+    pthread_mutex_t lock;
+    pthread_cond_t moved;
+    char *language, *name, *image, *env_json, *limits_json, *network_json, *labels_json;
+    char *writer_link, *writer_machine;
+    uint64_t idle_ttl_s, created_ns, used_ns, generation, files, bytes;
+    char epoch[40];
+    bool deleting, gone, removing;
+    unsigned runs, users;
+    struct sandbox_client *clients;
+    UT_hash_handle hh;
+};
+
+struct sandboxes {
+    struct sandboxes_config config;
+    struct workspaces *workspaces;
+    pthread_mutex_t lock;
+    struct sandbox *table; /* in order of creation */
+    char (*deleted)[SANDBOX_ID_BYTES];
+    size_t deleted_count;
+};
+
+/* Count a user in, who keeps the sandbox from being removed. Refuses when it is being deleted. With
+ * `ready` the workspace is open, its manifest loaded and, after an unclean stop, compared with the
+ * disk. */
+int sandbox_enter(struct sandbox *sb, bool ready, struct err *e) WARN_UNUSED;
+void sandbox_exit(struct sandbox *sb);
+int sandbox_refuse_deleted(const struct sandbox *sb, struct err *e);
+/* The row as it is now; sb->lock is held, texts are borrowed. */
+void sandbox_row(const struct sandbox *sb, struct store_sandbox *ret);
+void sandbox_new_epoch(struct sandbox *sb);
+struct sandbox *sandbox_from_row(
+    struct sandboxes *all, const struct store_sandbox *row, struct err *e);
+void sandbox_free(struct sandbox *sb);
+
+/* Compare the workspace with its manifest and adopt what differs. `ret` may be NULL. Takes turn. */
+int sandbox_scan(struct sandbox *sb, struct sandbox_run_changes *ret, struct err *e) WARN_UNUSED;
+/* The same with the turn held, for the first use. */
+int sandbox_scan_in_turn(struct sandbox *sb, struct err *e) WARN_UNUSED;
+
+/* ---- sandbox_clients.c */
+struct sandbox_ticket {
+    struct sandbox_client *client; /* NULL: a set without number */
+    uint64_t seq, parent, deadline_ns;
+    const struct client_result *known; /* applied before: a repeat, if the digest is the same */
+    struct client_result copy;
+};
+int sandbox_clients_load(struct sandbox *sb, struct err *e) WARN_UNUSED;
+void sandbox_clients_free(struct sandbox *sb);
+/* Register a numbered set. Refuses what can be told before its content was read. */
+int sandbox_ticket_take(struct sandbox *sb, const struct changes_begin *begin,
+    struct sandbox_ticket *ret, struct err *e) WARN_UNUSED;
+/* Wait until the parent was applied. */
+int sandbox_ticket_wait(struct sandbox *sb, struct sandbox_ticket *t, struct err *e) WARN_UNUSED;
+/* The slot that the result of this ticket will have. sb->lock is not held. */
+void sandbox_ticket_result(
+    struct sandbox *sb, const struct sandbox_ticket *t, struct store_result *ret);
+/* Done: remember the outcome, wake who waits. applied == NULL: it was refused or failed as *e says.
+ */
+void sandbox_ticket_done(struct sandbox *sb, struct sandbox_ticket *t,
+    const struct store_result *applied, const struct err *e);
+
+#endif
