@@ -17,6 +17,8 @@
 #include "shared/buf.h"
 #include "shared/err.h"
 
+/* How every reply and record is written: 1.234 ms stays 1.234. */
+#define BODY_DUMP (JSON_COMPACT | JSON_REAL_PRECISION(12))
 #define BODY_ENV_MAX 1000               /* variables */
 #define BODY_STRINGS_BYTES (512 * 1024) /* of all arguments, of all variables */
 

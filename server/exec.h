@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Runs: from a checked request to a record. One thread per accepted run (bounded by max_runs +
+ * max_queued) carries it through its stages:
+ *
+ *     barrier → changes → slot (fair queue) → plan → container → output → what changed → record
+ *
+ *     exec_submit(x, sandbox, &request, &run, &e)   // refuses what can be known at once
+ *     run_start(run, done, ctx, &e)                 // returns; `done` is called on the run's
+ * thread run_wait(run, ms) · run_log(run) · run_json(run, …) run_unref(run)
+ *
+ * A finished run is written to the store and its output to a file by another thread, after whoever
+ * waits was told. Functions may be called from any thread but one that carries a sandbox's
+ * identity; only run_cancel may be called from an HTTP I/O thread.
+ */
+#ifndef SERVER_EXEC_H
+#define SERVER_EXEC_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server/config.h"
+#include "server/container.h"
+#include "server/exec_request.h"
+#include "server/run_log.h"
+#include "server/sandbox.h"
+#include "server/store.h"
+
+struct exec;
+struct run;
+
+struct exec_config {
+    const struct config *config; /* borrowed, as the rest */
+    struct sandboxes *sandboxes;
+    struct store *store;
+    struct container_engine *engine;
+};
+
+/* Starts the threads; records of runs that an earlier server left unfinished become `error`. */
+int exec_new(const struct exec_config *config, struct exec **ret, struct err *e) WARN_UNUSED;
+/* Refuse new runs, cancel the others, wait until all have ended and are recorded. */
+void exec_stop(struct exec *x);
+void exec_free(struct exec *x);
+
+struct exec_stats {
+    uint64_t running, waiting;                                         /* now */
+    uint64_t started, succeeded, failed, timed_out, cancelled, errors; /* since the start */
+};
+void exec_stats(struct exec *x, struct exec_stats *ret);
+
+/* Take a request (its content moves into the run; after an error it is still the caller's).
+ * Refusals: PROTO_BUSY; without `after` and `changes` also PROTO_FILE_NOT_FOUND,
+ * PROTO_INTERPRETER_MISSING, PROTO_NOT_RUNNABLE, PROTO_UNKNOWN_IMAGE, for then the workspace is
+ * what it will be. */
+int exec_submit(struct exec *x, struct sandbox *sb, struct exec_request *request, struct run **ret,
+    struct err *e) WARN_UNUSED;
+
+/* Called once, on the run's thread, when its result is complete. */
+typedef void run_done(struct run *run, void *ctx);
+/* Begin. After an error the run is gone but for the caller's reference. */
+int run_start(struct run *run, run_done *done, void *ctx, struct err *e) WARN_UNUSED;
+struct run *run_ref(struct run *run);
+void run_unref(struct run *run);
+
+const char *run_id(const struct run *run);
+/* Ask for the end: TERM, then KILL. Does not block; any thread. */
+void run_cancel(struct run *run);
+/* Wait at most timeout_ms. Has it ended? */
+bool run_wait(struct run *run, uint32_t timeout_ms);
+/* Its output; lives as long as the run. Ended before run_wait returns true. */
+struct run_log *run_output(struct run *run);
+/* The run object, with the members stdout, stderr, output and their kin if asked for. NULL: out of
+ * memory. */
+json_t *run_object(struct run *run, bool with_output);
+/* The error that kept the program from starting, or NULL. Valid after its end. */
+const struct err *run_error(const struct run *run);
+
+/* ---- by id: whether it goes on or is a record. Refusal PROTO_RUN_NOT_FOUND. */
+
+/* A run that is still in memory: a reference; -ENOENT without a message otherwise. */
+int exec_find(struct exec *x, const char *id, struct run **ret) WARN_UNUSED;
+/* The run object of any run. */
+int exec_object(
+    struct exec *x, const char *id, bool with_output, json_t **ret, struct err *e) WARN_UNUSED;
+/* The output of a recorded run; the caller frees it. */
+int exec_load_output(
+    struct exec *x, const char *id, struct run_log **ret, struct err *e) WARN_UNUSED;
+/* Newest first, objects without output into `items`. Filters may be NULL. */
+int exec_list(struct exec *x, const char *sandbox, const char *status, const char *before_id,
+    unsigned limit, json_t *items, struct err *e) WARN_UNUSED;
+/* PROTO_RUN_ACTIVE if it goes on. */
+int exec_delete_record(struct exec *x, const char *id, struct err *e) WARN_UNUSED;
+
+/* The version that a language's program tells about itself ("3.11.2"), or NULL when that is not
+ * known (yet): found out in the background after the start. Lives as long as x. */
+const char *exec_version(struct exec *x, const struct runtime_language *language);
+
+/* Delete a sandbox: ends its runs, removes its files and the records of its runs. */
+int exec_delete_sandbox(struct exec *x, struct sandbox *sb, struct err *e) WARN_UNUSED;
+
+#endif

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of exec share: exec.c (table of runs, slots), exec_run.c (a run's thread through
+ * its stages), exec_plan.c (argv and environment), exec_io.c (descriptors and output),
+ * exec_record.c (records). For these only.
+ */
+#ifndef SERVER_EXEC_INTERNAL_H
+#define SERVER_EXEC_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <uthash.h>
+
+#include "server/exec.h"
+#include "server/run_json.h"
+
+#define EXEC_GRACE_MS 500  /* between TERM and KILL */
+#define EXEC_KILL_MS 10000 /* a container that does not report after KILL is given up */
+#define EXEC_DRAIN_MS 100  /* for what is still in the pipes after the end */
+#define EXEC_CPU_POLL_MS 50
+#define EXEC_FLUSH_MS 1000 /* output of a run that goes on reaches the disk so often */
+#define EXEC_STACK_BYTES (256u * 1024)
+#define EXEC_BACKLOG_MAX 4096 /* finished runs that wait for the disk */
+
+struct run {
+    struct exec *exec;
+    struct sandbox *sb;
+    struct exec_request req;
+    atomic_uint refs;
+    atomic_bool cancel;
+    atomic_bool at_barrier;
+    int wake_fd;              /* eventfd: cancelled, or the slot was granted */
+    bool granted;             /* under exec->lock */
+    struct run *next_waiting; /* under exec->lock */
+    struct run_log *log;
+    uint64_t begin_ns; /* monotonic, of the submission */
+
+    pthread_mutex_t lock; /* facts and ended; written by the run's thread only */
+    pthread_cond_t changed;
+    struct run_facts facts;
+    atomic_bool ended;
+
+    run_done *done;
+    void *done_ctx;
+
+    bool in_table; /* under exec->lock, as the rest */
+    bool in_backlog;
+    struct run *next_record;
+    UT_hash_handle hh;
+};
+
+struct exec_versions;
+
+struct exec {
+    const struct config *config;
+    struct sandboxes *sandboxes;
+    struct store *store;
+    struct container_engine *engine;
+    char *log_dir;
+    int null_fd; /* /dev/null for reading */
+
+    pthread_mutex_t lock; /* all below */
+    pthread_cond_t less;  /* a run has left the table */
+    pthread_cond_t more;  /* a record waits; or the end */
+    pthread_cond_t tick;  /* for the housekeeper: the end */
+    struct run *runs;     /* by id */
+    uint64_t active;      /* runs that have not ended */
+    uint64_t running;     /* slots taken */
+    struct run *waiting_first, *waiting_last;
+    uint64_t waiting;
+    struct run *record_first, *record_last;
+    uint64_t backlog;
+    uint64_t run_threads; /* of runs, including what they do after their end */
+    bool recording;       /* the recorder is writing one */
+    bool stopping;        /* no new runs */
+    bool ending;          /* threads shall end */
+    struct exec_stats stats;
+
+    int kick_fd; /* eventfd: somebody was cancelled at a barrier */
+    pthread_t recorder, kicker, housekeeper;
+    unsigned threads; /* how many of these run */
+
+    struct exec_versions *versions;
+};
+
+/* exec.c */
+int exec_slot_take(
+    struct run *run, struct err *e) WARN_UNUSED; /* PROTO_BUSY after queue_ms, -ECANCELED */
+void exec_slot_give(struct exec *x);
+void exec_run_ended(struct run *run); /* out of the active, into the backlog */
+void exec_thread_ended(struct exec *x);
+
+/* exec_run.c */
+void *exec_run_main(void *run);
+
+/* exec_plan.c */
+struct exec_plan {
+    char **argv; /* NULL-terminated, malloc'd */
+    char **env;
+    char *cwd; /* absolute inside */
+    const struct runtime_language *language;
+};
+/* What to execute for this request, by what the workspace holds now. */
+int exec_plan_make(struct run *run, struct exec_plan *ret, struct err *e) WARN_UNUSED;
+void exec_plan_release(struct exec_plan *plan);
+
+/* exec_io.c */
+struct exec_io {
+    int stdin_fd;           /* of the program; borrowed when it is exec->null_fd */
+    int out_fd, err_fd;     /* the program's ends */
+    int out_read, err_read; /* ours; err_read -1 with a terminal */
+};
+int exec_io_open(
+    struct run *run, uid_t uid, gid_t gid, struct exec_io *ret, struct err *e) WARN_UNUSED;
+/* Close the program's ends: it has its own by now. */
+void exec_io_handed_over(struct run *run, struct exec_io *io);
+void exec_io_close(struct run *run, struct exec_io *io);
+/* Move output into the log until the container has ended or was given up (-ETIMEDOUT). Enforces
+ * time, CPU and cancellation and notes in the facts which of them struck. */
+int exec_io_pump(
+    struct run *run, struct exec_io *io, struct container *c, uint64_t start_ns) WARN_UNUSED;
+/* What is left in the pipes, at most EXEC_DRAIN_MS. */
+void exec_io_drain(struct run *run, struct exec_io *io, uint64_t start_ns);
+
+/* exec_version.c */
+int exec_versions_new(struct exec *x, struct err *e) WARN_UNUSED;
+void exec_versions_stop(struct exec *x);
+void exec_versions_free(struct exec *x);
+
+/* exec_record.c */
+void *exec_recorder_main(void *exec);
+void *exec_housekeeper_main(void *exec);
+void exec_record_later(struct exec *x, struct run *run); /* exec->lock held */
+/* Records of runs that an earlier server left unfinished become status error. */
+int exec_record_recover(struct exec *x, struct err *e) WARN_UNUSED;
+int exec_log_path(const struct exec *x, const char *id, struct buf *b) WARN_UNUSED;
+
+#endif
