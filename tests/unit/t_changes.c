@@ -617,6 +617,26 @@ static void test_operations_max(void **unused)
 
 /* ---- what the writer does not write */
 
+static void test_writer_operations_max(void **unused)
+{
+    struct changes_begin begin = {"", 0, 0, CHANGES_NO_GENERATION, ""};
+    struct change_op op = {.kind = CHANGE_DELETE, .path = "a"};
+    struct changes_writer *w = changes_writer_new();
+    struct buf b;
+
+    (void)unused;
+    buf_init(&b, 64 * 1024);
+    assert_int_equal(changes_write_begin(w, &begin, &b), 0);
+    for (uint32_t i = 0; i < CHANGES_OPS_MAX; i++) {
+        buf_reset(&b);
+        if (changes_write_op(w, &op, &b) != 0)
+            fail_msg("operation %u was not written", i);
+    }
+    assert_int_equal(changes_write_op(w, &op, &b), -EINVAL);
+    changes_writer_free(w);
+    buf_release(&b);
+}
+
 static void test_writer_refuses(void **unused)
 {
     static const struct sample rows[] = {
@@ -746,6 +766,7 @@ int main(void)
         cmocka_unit_test(test_magic),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_operations_max),
+        cmocka_unit_test(test_writer_operations_max),
         cmocka_unit_test(test_writer_refuses),
         cmocka_unit_test(test_kind_names),
         cmocka_unit_test(test_protocol_page),
