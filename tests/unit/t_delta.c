@@ -218,7 +218,7 @@ static struct bytes edited(uint64_t *state, const struct bytes *old, enum edit e
     case EDIT_SEVERAL: {
         struct bytes b = bytes_splice(old, 0, 0, NULL, 0);
         for (int i = 0; i < 6; i++) {
-            struct bytes next = edited(state, &b, EDIT_INSERT + below(state, 3));
+            struct bytes next = edited(state, &b, (enum edit)(EDIT_INSERT + (int)below(state, 3)));
             free(b.p);
             b = next;
         }
