@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The table of languages: how a file is run by name. Pure: looks at names and the first bytes of a
- * file, which the caller read. To add a language, add a row in runtimes.c (and to the README's table,
- * which a test compares).
+ * file, which the caller read. To add a language, add a row in runtimes.c (and to the README's
+ * table, which a test compares).
  */
 #ifndef SERVER_RUNTIMES_H
 #define SERVER_RUNTIMES_H
@@ -14,11 +14,11 @@
 #include "shared/cleanup.h"
 
 struct runtime_language {
-    const char *name;          /* "python" */
-    const char *const *aliases; /* NULL-terminated: "py", "python3" */
-    const char *const *extensions; /* ".py", NULL-terminated */
-    const char *program;       /* "python3", looked up in the container's PATH */
-    const char *code_file;     /* name that a piece of `code` gets: "main.py" */
+    const char *name;                /* "python" */
+    const char *const *aliases;      /* NULL-terminated: "py", "python3" */
+    const char *const *extensions;   /* ".py", NULL-terminated */
+    const char *program;             /* "python3", looked up in the container's PATH */
+    const char *code_file;           /* name that a piece of `code` gets: "main.py" */
     const char *const *version_argv; /* NULL-terminated; prints its version */
 };
 
@@ -39,21 +39,21 @@ struct runtimes_look {
 
 struct runtimes_plan {
     const struct runtime_language *language; /* NULL: run directly (#! or ELF) */
-    char *argv[RUNTIMES_ARGV_MAX + 1];       /* malloc'd strings; the caller appends the user's args */
+    char *argv[RUNTIMES_ARGV_MAX + 1]; /* malloc'd strings; the caller appends the user's args */
     size_t argc;
     char *interpreter; /* program that must exist for this to work, malloc'd, or NULL */
 };
 
 /*
  * How to run `path` (path_check'd) from the working directory `cwd` ("" = workspace root) in the
- * project way: a known extension wins; a Go file runs its folder's package; C builds with make if its
- * folder has a Makefile, else compiles the folder's sources and runs the result; otherwise `#!` or an
- * ELF header in the head_len first bytes; otherwise the sandbox's own language (may be NULL).
+ * project way: a known extension wins; a Go file runs its folder's package; C builds with make if
+ * its folder has a Makefile, else compiles the folder's sources and runs the result; otherwise `#!`
+ * or an ELF header in the head_len first bytes; otherwise the sandbox's own language (may be NULL).
  * A name with a leading dash can never become an option. 0, -ENOEXEC when nothing fits, -ENOMEM.
  */
-int runtimes_plan_file(const char *path, const char *cwd, const void *head, size_t head_len, bool executable,
-    const struct runtime_language *sandbox_language, const struct runtimes_look *look,
-    struct runtimes_plan *ret) WARN_UNUSED;
+int runtimes_plan_file(const char *path, const char *cwd, const void *head, size_t head_len,
+    bool executable, const struct runtime_language *sandbox_language,
+    const struct runtimes_look *look, struct runtimes_plan *ret) WARN_UNUSED;
 void runtimes_plan_release(struct runtimes_plan *plan);
 
 #endif
