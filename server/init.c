@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * silt-init: process 1 of a container. It waits on an inherited socket for one program, runs it,
+ * reaps orphans, reports, and takes everything with it when it ends. Static and small, for many of
+ * them wait at the same time; started by the OCI runtime, never by hand. See server/init.h.
+ *
+ * The program has the same uid and is hostile. Process 1 is out of its reach because it is not
+ * dumpable (no ptrace, /proc/1/mem, /proc/1/fd, pidfd_getfd), has no signal handler (what comes
+ * from inside its own pid namespace is dropped), and prlimit(2) on another process is filtered.
+ */
+#include "server/init.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "shared/banned.h"
+
+/* ---- the system call filter. Everything is allowed but what only serves to reach the kernel's
+ * less trodden parts or another namespace; the list follows the spirit of Docker's default. */
+
+#if defined(__x86_64__)
+#define NATIVE_ARCH AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define NATIVE_ARCH AUDIT_ARCH_AARCH64
+#elif defined(__riscv) && __riscv_xlen == 64
+#define NATIVE_ARCH AUDIT_ARCH_RISCV64
+#else
+#error "silt-init's filter knows x86-64, arm64 and riscv64: add this machine's AUDIT_ARCH"
+#endif
+
+#define NAMESPACE_FLAGS                                                                            \
+    (CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS |     \
+        CLONE_NEWCGROUP | 0x80 /* CLONE_NEWTIME */)
+
+static const int denied[] = {
+    SYS_acct,
+    SYS_add_key,
+    SYS_bpf,
+    SYS_delete_module,
+    SYS_fanotify_init,
+    SYS_finit_module,
+    SYS_fsconfig,
+    SYS_fsmount,
+    SYS_fsopen,
+    SYS_fspick,
+    SYS_init_module,
+    SYS_io_uring_enter,
+    SYS_io_uring_register,
+    SYS_io_uring_setup,
+    SYS_kexec_load,
+    SYS_keyctl,
+    SYS_mount,
+    SYS_mount_setattr,
+    SYS_move_mount,
+    SYS_nfsservctl,
+    SYS_open_by_handle_at,
+    SYS_open_tree,
+    SYS_perf_event_open,
+    SYS_pivot_root,
+    SYS_quotactl,
+    SYS_quotactl_fd,
+    SYS_reboot,
+    SYS_request_key,
+    SYS_setns,
+    SYS_swapoff,
+    SYS_swapon,
+    SYS_syslog,
+    SYS_umount2,
+    SYS_userfaultfd,
+    SYS_vhangup,
+#ifdef SYS_kexec_file_load
+    SYS_kexec_file_load,
+#endif
+#ifdef SYS_ioperm
+    SYS_ioperm,
+    SYS_iopl,
+    SYS_uselib,
+    SYS__sysctl,
+#endif
+};
+#define DENIED_COUNT (sizeof denied / sizeof denied[0])
+
+#define FIELD(name) ((uint32_t)offsetof(struct seccomp_data, name))
+/* The low half of an argument on the little-endian machines above. */
+#define ARG(n) ((uint32_t)(offsetof(struct seccomp_data, args) + 8 * (n)))
+#define LOAD(offset) (struct sock_filter) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offset)
+#define IF_EQUAL(value, yes, no)                                                                   \
+    (struct sock_filter) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(value), yes, no)
+#define IF_SET(bits, yes, no)                                                                      \
+    (struct sock_filter) BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, (uint32_t)(bits), yes, no)
+#define ALLOW (struct sock_filter) BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+#define FAIL(error) (struct sock_filter) BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (error))
+
+/* Rules that look at arguments; the system call's number is loaded before each block and each block
+ * either returns or falls through to the next one with something else loaded. */
+static const struct sock_filter argument_rules[] = {
+    /* clone3 hides its flags in memory: the C library falls back to clone */
+    LOAD(FIELD(nr)),
+    IF_EQUAL(SYS_clone3, 0, 1),
+    FAIL(ENOSYS),
+    IF_EQUAL(SYS_clone, 1, 0),
+    IF_EQUAL(SYS_unshare, 0, 4),
+    LOAD(ARG(0)),
+    IF_SET(NAMESPACE_FLAGS, 0, 1),
+    FAIL(EPERM),
+    ALLOW,
+    /* prlimit on another process would let the program starve process 1 */
+    IF_EQUAL(SYS_prlimit64, 0, 4),
+    LOAD(ARG(0)),
+    IF_EQUAL(0, 1, 0),
+    FAIL(EPERM),
+    ALLOW,
+    /* typing into a terminal that others read */
+    IF_EQUAL(SYS_ioctl, 0, 5),
+    LOAD(ARG(1)),
+    IF_EQUAL(TIOCSTI, 1, 0),
+    IF_EQUAL(TIOCLINUX, 0, 1),
+    FAIL(EPERM),
+    ALLOW,
+    /* socket families: local, internet, and netlink's routes (getifaddrs) */
+    IF_EQUAL(SYS_socket, 1, 0),
+    ALLOW,
+    LOAD(ARG(0)),
+    IF_EQUAL(AF_UNIX, 5, 0),
+    IF_EQUAL(AF_INET, 4, 0),
+    IF_EQUAL(AF_INET6, 3, 0),
+    IF_EQUAL(AF_NETLINK, 0, 3),
+    LOAD(ARG(2)),
+    IF_EQUAL(0, 0, 1),
+    ALLOW,
+    FAIL(EAFNOSUPPORT),
+};
+#define RULES_COUNT (sizeof argument_rules / sizeof argument_rules[0])
+
+static int load_filter(void)
+{
+    struct sock_filter code[8 + 2 * DENIED_COUNT + RULES_COUNT];
+    unsigned short n = 0;
+    code[n++] = LOAD(FIELD(arch));
+    code[n++] = IF_EQUAL(NATIVE_ARCH, 1, 0);
+    code[n++] = FAIL(ENOSYS);
+    code[n++] = LOAD(FIELD(nr));
+#if defined(__x86_64__)
+    /* the x32 numbers would slip through the list below */
+    code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1);
+    code[n++] = FAIL(ENOSYS);
+#endif
+    for (size_t i = 0; i < DENIED_COUNT; i++) {
+        code[n++] = IF_EQUAL(denied[i], 0, 1);
+        code[n++] = FAIL(EPERM);
+    }
+    for (size_t i = 0; i < RULES_COUNT; i++)
+        code[n++] = argument_rules[i];
+    struct sock_fprog program = {.len = n, .filter = code};
+    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+/* ---- the order */
+
+struct job {
+    char *cwd;
+    char **argv, **env;
+    bool tty;
+    int fds[3];
+};
+
+static bool read_all(int fd, void *data, size_t len)
+{
+    for (uint8_t *p = data; len > 0;) {
+        ssize_t n = read(fd, p, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        p += n;
+        len -= (size_t)n;
+    }
+    return true;
+}
+
+/* An order's fixed part and the descriptors that came with it. */
+static bool read_order(struct init_order *order, int fds[3])
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(3 * sizeof(int))];
+    } control;
+    struct iovec io = {order, sizeof *order};
+    struct msghdr message = {.msg_iov = &io,
+        .msg_iovlen = 1,
+        .msg_control = control.bytes,
+        .msg_controllen = sizeof control.bytes};
+    ssize_t n;
+    do
+        n = recvmsg(INIT_FD, &message, MSG_CMSG_CLOEXEC);
+    while (n < 0 && errno == EINTR);
+    if (n <= 0)
+        return false;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+            c->cmsg_len == CMSG_LEN(3 * sizeof(int)))
+            memcpy(fds, CMSG_DATA(c), 3 * sizeof(int));
+    }
+    return read_all(INIT_FD, (char *)order + n, sizeof *order - (size_t)n);
+}
+
+/* The strings of a RUN order. The memory is never given back: there is one program per container.
+ */
+static bool read_job(const struct init_order *order, struct job *job)
+{
+    size_t strings = (size_t)order->argc + order->envc;
+    if (order->argc < 1 || strings > INIT_STRINGS_MAX || order->body_len > INIT_BODY_MAX ||
+        job->fds[0] < 0)
+        return false;
+    size_t table_bytes = (strings + 2) * sizeof(char *);
+    char *memory = mmap(NULL, table_bytes + order->body_len + 1, PROT_READ | PROT_WRITE,
+        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return false;
+    char *text = memory + table_bytes, *end = text + order->body_len;
+    if (!read_all(INIT_FD, text, order->body_len))
+        return false;
+    job->cwd = text;
+    job->argv = (char **)(void *)memory;
+    job->env = job->argv + order->argc + 1;
+    for (size_t i = 0; i < strings; i++) {
+        text += strlen(text) + 1;
+        if (text >= end)
+            return false;
+        *(i < order->argc ? &job->argv[i] : &job->env[i - order->argc]) = text;
+    }
+    job->tty = order->tty != 0;
+    return true;
+}
+
+/* ---- the program */
+
+/* As execvpe(3), with PATH of the program's own environment and without running a file that the
+ * kernel does not recognise as a shell script. Returns the errno that says most. */
+static int execute(char *const argv[], char *const env[])
+{
+    const char *path = "/usr/local/bin:/usr/bin:/bin";
+    char name[4096 + 256];
+    bool denied_one = false;
+    if (strchr(argv[0], '/') || !argv[0][0]) {
+        execve(argv[0], argv, env);
+        return errno;
+    }
+    for (char *const *e = env; *e; e++) {
+        if (!strncmp(*e, "PATH=", 5))
+            path = *e + 5;
+    }
+    size_t base_len = strlen(argv[0]);
+    while (*path) {
+        size_t len = strcspn(path, ":");
+        if (len + base_len + 2 <= sizeof name) {
+            memcpy(name, path, len);
+            if (len > 0)
+                name[len++] = '/';
+            memcpy(name + len, argv[0], base_len + 1);
+            execve(name, argv, env);
+            if (errno == EACCES)
+                denied_one = true;
+            else if (errno != ENOENT && errno != ENOTDIR)
+                return errno;
+        }
+        path += strcspn(path, ":");
+        path += *path == ':';
+    }
+    return denied_one ? EACCES : ENOENT;
+}
+
+static _Noreturn void run_child(const struct job *job, int error_fd)
+{
+    sigset_t none;
+    int error = 0;
+    (void)sigemptyset(&none);
+    (void)setsid();
+    for (int i = 0; i < 3 && !error; i++)
+        error = dup2(job->fds[i], i) < 0 ? errno : 0;
+    if (!error && job->tty && ioctl(1, TIOCSCTTY, 0) < 0)
+        error = errno;
+    if (!error && chdir(job->cwd) < 0)
+        error = errno;
+    (void)umask(022);
+    if (!error && (sigprocmask(SIG_SETMASK, &none, NULL) < 0 || load_filter() < 0))
+        error = errno;
+    if (!error)
+        error = execute(job->argv, job->env);
+    (void)!write(error_fd, &error, sizeof error);
+    _exit(127);
+}
+
+/* ---- process 1 */
+
+struct state {
+    pid_t program; /* 0: none yet */
+    int error_fd;  /* the program's exec error, or end of file */
+    bool ended;
+};
+
+static _Noreturn void end(void)
+{
+    (void)kill(-1, SIGKILL);
+    _exit(0);
+}
+
+static void report(uint32_t kind, const struct init_report *values)
+{
+    struct init_report r = *values;
+    r.kind = kind;
+    if (send(INIT_FD, &r, sizeof r, MSG_NOSIGNAL) != (ssize_t)sizeof r)
+        end();
+}
+
+static uint64_t micros(struct timeval t)
+{
+    return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_usec;
+}
+
+static void reap(struct state *s)
+{
+    int status;
+    struct rusage usage;
+    for (pid_t pid; (pid = wait4(-1, &status, WNOHANG, &usage)) > 0;) {
+        if (pid != s->program || s->ended)
+            continue;
+        int error = 0;
+        s->ended = true;
+        if (read(s->error_fd, &error, sizeof error) != (ssize_t)sizeof error)
+            error = 0;
+        /* What the program left running ends with it, before anybody looks at its files. */
+        (void)kill(-1, SIGKILL);
+        report(INIT_ENDED, &(struct init_report){.exec_errno = error,
+                               .status = status,
+                               .user_us = micros(usage.ru_utime),
+                               .system_us = micros(usage.ru_stime),
+                               .peak_bytes = (uint64_t)usage.ru_maxrss * 1024});
+    }
+}
+
+static void start(struct state *s, const struct job *job)
+{
+    int error_fds[2];
+    if (pipe2(error_fds, O_CLOEXEC) < 0)
+        end();
+    s->error_fd = error_fds[0];
+    s->program = fork();
+    if (s->program == 0)
+        run_child(job, error_fds[1]);
+    if (s->program < 0) {
+        report(INIT_ENDED, &(struct init_report){.exec_errno = errno});
+        s->ended = true;
+    }
+    (void)close(error_fds[1]);
+    for (int i = 0; i < 3; i++)
+        (void)close(job->fds[i]);
+}
+
+static void obey(struct state *s)
+{
+    struct init_order order;
+    struct job job = {.fds = {-1, -1, -1}};
+    if (!read_order(&order, job.fds))
+        end();
+    switch (order.kind) {
+    case INIT_RUN:
+        if (s->program || !read_job(&order, &job))
+            end();
+        start(s, &job);
+        break;
+    case INIT_SIGNAL:
+        if (s->program > 0 && !s->ended && kill(-s->program, (int)order.signal) < 0)
+            (void)kill(s->program, (int)order.signal); /* it has no group of its own yet */
+        break;
+    default:
+        end();
+    }
+}
+
+int main(void)
+{
+    struct state s = {.error_fd = -1};
+    sigset_t child;
+    if (prctl(PR_SET_DUMPABLE, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+        fcntl(INIT_FD, F_SETFD, FD_CLOEXEC) < 0)
+        return 1;
+    (void)syscall(SYS_close_range, INIT_FD + 1, ~0U, 0);
+    for (int sig = 1; sig < NSIG; sig++) /* what the runtime ignored must not stay ignored */
+        (void)signal(sig, SIG_DFL);
+    (void)sigemptyset(&child);
+    (void)sigaddset(&child, SIGCHLD);
+    int signals = -1;
+    if (sigprocmask(SIG_SETMASK, &child, NULL) == 0)
+        signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (signals < 0)
+        return 1;
+    report(INIT_READY, &(struct init_report){.kind = INIT_READY});
+    for (;;) {
+        struct pollfd fds[] = {{INIT_FD, POLLIN, 0}, {signals, POLLIN, 0}};
+        struct signalfd_siginfo ignored;
+        if (poll(fds, 2, -1) < 0)
+            continue;
+        if (fds[1].revents) {
+            (void)!read(signals, &ignored, sizeof ignored);
+            reap(&s);
+        }
+        if (fds[0].revents)
+            obey(&s);
+    }
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What siltd and silt-init say to each other over a stream socket that silt-init inherits as
+ * descriptor INIT_FD. Both ends come from one build and run on one machine, so integers are native.
+ *
+ *     silt-init → siltd   struct init_report, kind INIT_READY    waits for a program
+ *     siltd → silt-init   struct init_order, kind INIT_RUN, with three descriptors (SCM_RIGHTS),
+ * and body_len bytes: cwd, argv, environment, each ended by NUL siltd → silt-init   struct
+ * init_order, kind INIT_SIGNAL    to the program's process group silt-init → siltd   struct
+ * init_report, kind INIT_ENDED    everything else was killed by then siltd → silt-init   struct
+ * init_order, kind INIT_BYE       usage has been read: exit
+ *
+ * When the socket closes, silt-init kills everything in the container and exits.
+ */
+#ifndef SERVER_INIT_H
+#define SERVER_INIT_H
+
+#include <stdint.h>
+
+#define INIT_FD 3
+#define INIT_BODY_MAX (1024 * 1024) /* bytes of cwd, argv and environment together */
+#define INIT_STRINGS_MAX 8192       /* argv and environment entries together */
+
+enum init_order_kind { INIT_RUN = 0x51170001, INIT_SIGNAL, INIT_BYE };
+enum init_report_kind { INIT_READY = 0x51180001, INIT_ENDED };
+
+struct init_order {
+    uint32_t kind;
+    uint32_t signal;   /* SIGNAL */
+    uint32_t tty;      /* RUN: stdout is to become the controlling terminal */
+    uint32_t argc;     /* RUN: ≥ 1 */
+    uint32_t envc;     /* RUN */
+    uint32_t body_len; /* RUN */
+};
+
+struct init_report {
+    uint32_t kind;
+    int32_t exec_errno; /* ENDED: 0 if the program was executed */
+    int32_t status;     /* ENDED: as from wait(2) */
+    uint32_t reserved;
+    uint64_t user_us, system_us; /* ENDED: of the program and the children it waited for */
+    uint64_t peak_bytes;         /* ENDED: largest resident set of one of these */
+};
+
+#endif
