@@ -3,23 +3,24 @@
  * Containers: the only place in siltd that starts processes. A container is made once, runs one
  * program and is thrown away. It is made in two steps, so that it can be made before it is needed:
  *
- *     container_new(engine, &spec, &c)      // namespaces, mounts, cgroup, silt-init waiting in it
- *     container_start(c, &process)          // hands over argv, environment, cwd and three descriptors
- *     poll(container_fd(c))                 // readable when the program has ended
+ *     container_new(engine, &spec, &c)   // namespaces, mounts, cgroup, silt-init waiting in it
+ *     container_start(c, &process)       // argv, environment, cwd and three descriptors
+ *     poll(container_fd(c))              // readable when the program has ended
  *     container_wait(c, &exit)
- *     container_free(c)                     // everything in it is dead, mounts and cgroup are gone
+ *     container_free(c)                  // everything in it is dead, mounts and cgroup are gone
  *
  * Engine: an OCI runtime's command line (crun by default) with a bundle of our own. silt-init is
- * PID 1: it takes the request from an inherited socket, forks, execs, reaps orphans, and reports exit
- * status and usage; it cannot be traced or dumped by the program, and when its socket closes (siltd
- * died) the container ends.
+ * PID 1: it takes the request from an inherited socket, forks, execs, reaps orphans, and reports
+ * exit status and usage; it cannot be traced or dumped by the program, and when its socket closes
+ * (siltd died) the container ends.
  *
  * As root each sandbox has its own host uid, mapped alone to 1000 inside. As an ordinary user the
  * runtime is started inside a user namespace made at start-up, and the only uid is the user's own.
- * The runtime always starts in a private mount namespace in which an empty cgroup v2 mount that would
- * stop crun is gone.
+ * The runtime always starts in a private mount namespace in which an empty cgroup v2 mount that
+ * would stop crun is gone.
  *
- * An engine is shared by threads; a container belongs to one thread at a time, except container_kill.
+ * An engine is shared by threads; a container belongs to one thread at a time, except
+ * container_kill.
  */
 #ifndef SERVER_CONTAINER_H
 #define SERVER_CONTAINER_H
@@ -35,21 +36,22 @@ struct container_engine;
 struct container;
 
 struct container_config {
-    const char *state_dir;    /* ours, absolute: bundles, the runtime's --root, the made-up host root */
-    const char *runtime;      /* "crun", "runc", or a path */
-    const char *init_path;    /* the silt-init binary */
-    const char *image_dir;    /* a root directory that offers images by name, or NULL: host only */
+    const char
+        *state_dir;      /* ours, absolute: bundles, the runtime's --root, the made-up host root */
+    const char *runtime; /* "crun", "runc", or a path */
+    const char *init_path; /* the silt-init binary */
+    const char *image_dir; /* a root directory that offers images by name, or NULL: host only */
 };
 
 /* What this engine can enforce, for the start-up message and /healthz. */
 struct container_abilities {
-    bool root;            /* false: rootless */
-    char engine[96];      /* "crun 1.8.1" */
-    const char *cgroups;  /* "v1", "v2", "none" */
-    bool limit_memory;    /* by cgroup; otherwise RLIMIT_DATA per process */
-    bool limit_pids;      /* by cgroup; otherwise RLIMIT_NPROC */
-    bool limit_cpu;       /* number of CPUs by cpuset or affinity */
-    char note[256];       /* a sentence on what is not enforced and how to enable it; "" if all is */
+    bool root;           /* false: rootless */
+    char engine[96];     /* "crun 1.8.1" */
+    const char *cgroups; /* "v1", "v2", "none" */
+    bool limit_memory;   /* by cgroup; otherwise RLIMIT_DATA per process */
+    bool limit_pids;     /* by cgroup; otherwise RLIMIT_NPROC */
+    bool limit_cpu;      /* number of CPUs by cpuset or affinity */
+    char note[256];      /* a sentence on what is not enforced and how to enable it; "" if all is */
 };
 
 struct container_limits {
@@ -57,60 +59,64 @@ struct container_limits {
     uint32_t pids;         /* processes and threads */
     uint32_t cpus;         /* as many visible; 0 = all of the host's */
     uint32_t open_files;
-    uint64_t file_bytes;   /* RLIMIT_FSIZE */
-    uint64_t tmp_bytes;    /* size of /tmp; /dev/shm gets half */
+    uint64_t file_bytes; /* RLIMIT_FSIZE */
+    uint64_t tmp_bytes;  /* size of /tmp; /dev/shm gets half */
 };
 
 struct container_spec {
     const char *id;        /* [a-z0-9_]{1,64}, unique */
     const char *workspace; /* absolute host path, mounted at /workspace */
-    uint64_t workspace_dev, workspace_ino; /* compared at hand-over: -ESTALE if the root was moved */
-    const char *cache;     /* absolute host path, mounted at /cache */
-    const char *image;     /* "host" or a name in image_dir */
-    uid_t uid;             /* host uid and gid that are 1000 inside */
+    uint64_t workspace_dev,
+        workspace_ino; /* compared at hand-over: -ESTALE if the root was moved */
+    const char *cache; /* absolute host path, mounted at /cache */
+    const char *image; /* "host" or a name in image_dir */
+    uid_t uid;         /* host uid and gid that are 1000 inside */
     gid_t gid;
     struct container_limits limits;
 };
 
 struct container_process {
-    const char *const *argv;  /* argv[0] is looked up in PATH of env when it has no slash */
-    const char *const *env;   /* complete environment */
-    const char *cwd;          /* absolute path inside */
+    const char *const *argv; /* argv[0] is looked up in PATH of env when it has no slash */
+    const char *const *env;  /* complete environment */
+    const char *cwd;         /* absolute path inside */
     int stdin_fd, stdout_fd, stderr_fd; /* borrowed; duplicated into the container */
-    bool tty;                 /* stdout is a terminal: make it the controlling one */
+    bool tty;                           /* stdout is a terminal: make it the controlling one */
 };
 
 struct container_exit {
-    bool started;        /* false: exec failed, exec_errno says why (ENOENT, EACCES, ENOEXEC) */
+    bool started; /* false: exec failed, exec_errno says why (ENOENT, EACCES, ENOEXEC) */
     int exec_errno;
-    int exit_code;       /* valid if signal == 0 */
-    int signal;          /* 0 or the signal that killed the program */
-    bool oom_killed;     /* the memory limit struck */
+    int exit_code;   /* valid if signal == 0 */
+    int signal;      /* 0 or the signal that killed the program */
+    bool oom_killed; /* the memory limit struck */
     bool pids_limit_hit;
-    uint64_t user_us, system_us; /* of everything in the container where a cgroup counts it, else of the
-                                    program and the children it waited for */
+    uint64_t user_us, system_us; /* of everything in the container where a cgroup counts it, else of
+                                    the program and the children it waited for */
     uint64_t memory_peak_bytes;  /* since hand-over */
-    bool lost;           /* the container vanished without a report */
+    bool lost;                   /* the container vanished without a report */
 };
 
 int container_engine_new(const struct container_config *config, struct container_engine **ret,
     struct err *e) WARN_UNUSED;
 const struct container_abilities *container_engine_abilities(const struct container_engine *g);
-/* Remove what an earlier, killed siltd left behind: containers, bundles, cgroups. Returns how many. */
+/* Remove what an earlier, killed siltd left behind: containers, bundles, cgroups. Returns how many.
+ */
 int container_engine_reap(struct container_engine *g, struct err *e) WARN_UNUSED;
 /* All containers must have been freed. */
 void container_engine_free(struct container_engine *g);
 
-/* Is there such a program for the container's root? Looks name up (in PATH directories of the root if
- * it has no slash). Used for interpreter_missing before anything starts. */
-bool container_engine_has_program(const struct container_engine *g, const char *image, const char *name);
+/* Is there such a program for the container's root? Looks name up (in PATH directories of the root
+ * if it has no slash). Used for interpreter_missing before anything starts. */
+bool container_engine_has_program(
+    const struct container_engine *g, const char *image, const char *name);
 /* Does the image exist? */
 bool container_engine_has_image(const struct container_engine *g, const char *image);
 
 /* Blocks until silt-init reports that it waits (~10 ms). */
-int container_new(struct container_engine *g, const struct container_spec *spec, struct container **ret,
-    struct err *e) WARN_UNUSED;
-int container_start(struct container *c, const struct container_process *process, struct err *e) WARN_UNUSED;
+int container_new(struct container_engine *g, const struct container_spec *spec,
+    struct container **ret, struct err *e) WARN_UNUSED;
+int container_start(
+    struct container *c, const struct container_process *process, struct err *e) WARN_UNUSED;
 int container_fd(const struct container *c);
 int container_wait(struct container *c, struct container_exit *ret, struct err *e) WARN_UNUSED;
 /* Send a signal to the program's process group; SIGKILL kills everything in the container at once.

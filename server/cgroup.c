@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: MIT */
+#include "server/cgroup.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/magic.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <time.h>
+
+#include "shared/io.h"
+#include "shared/num.h"
+
+#include "shared/banned.h"
+
+#define MOUNT "/sys/fs/cgroup"
+#define FILE_MAX 4096         /* bytes of a control file that are looked at */
+#define PROCS_MAX (64 * 1024) /* bytes of cgroup.procs read at a time */
+
+static bool fs_is(const char *path, long magic)
+{
+    struct statfs st;
+    return statfs(path, &st) == 0 && (long)st.f_type == magic;
+}
+
+static bool has_word(const char *text, const char *word)
+{
+    size_t len = strlen(word);
+    for (const char *p = text; (p = strstr(p, word)); p += len) {
+        bool starts = p == text || p[-1] == ' ';
+        bool ends = p[len] == '\0' || p[len] == ' ' || p[len] == '\n';
+        if (starts && ends)
+            return true;
+    }
+    return false;
+}
+
+void cgroup_probe(struct cgroup_host *ret)
+{
+    *ret = (struct cgroup_host){.version = CGROUP_NONE};
+    if (fs_is(MOUNT, CGROUP2_SUPER_MAGIC)) {
+        CLEANUP(buf_release) struct buf b;
+        if (io_read_file(MOUNT "/cgroup.controllers", FILE_MAX, &b, NULL) < 0)
+            return;
+        ret->version = CGROUP_V2;
+        ret->memory = ret->swap = has_word(buf_str(&b), "memory");
+        ret->pids = has_word(buf_str(&b), "pids");
+        ret->cpuset = has_word(buf_str(&b), "cpuset");
+        ret->cpu_usage = true; /* cpu.stat is there without any controller */
+        return;
+    }
+    ret->memory = fs_is(MOUNT "/memory", CGROUP_SUPER_MAGIC);
+    ret->pids = fs_is(MOUNT "/pids", CGROUP_SUPER_MAGIC);
+    ret->cpuset = fs_is(MOUNT "/cpuset", CGROUP_SUPER_MAGIC);
+    ret->cpu_usage = fs_is(MOUNT "/cpuacct", CGROUP_SUPER_MAGIC);
+    ret->swap = ret->memory && access(MOUNT "/memory/memory.memsw.limit_in_bytes", F_OK) == 0;
+    if (ret->memory || ret->pids)
+        ret->version = CGROUP_V1;
+}
+
+const char *cgroup_version_name(enum cgroup_version version)
+{
+    static const char *const names[] = {"none", "v1", "v2"};
+    return names[version];
+}
+
+/* The path of a cgroup's control file, in version 1 of one of the controller's. */
+static const char *file_path(const struct cgroup_host *host, const char *controller,
+    const char *name, const char *file, char out[PATH_MAX])
+{
+    bool v1 = host->version == CGROUP_V1;
+    int n =
+        snprintf(out, PATH_MAX, MOUNT "%s%s%s/%s", v1 ? "/" : "", v1 ? controller : "", name, file);
+    return n > 0 && n < PATH_MAX ? out : "";
+}
+
+/* A control file's text; empty when it cannot be read. */
+static void read_text(const char *path, char out[FILE_MAX])
+{
+    CLEANUP(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, out, FILE_MAX - 1);
+    out[n > 0 ? n : 0] = '\0';
+}
+
+/* The number after `key ` at the beginning of a line, or the text's first number for key "". */
+static bool find_number(const char *text, const char *key, uint64_t *ret)
+{
+    size_t len = strlen(key);
+    for (const char *line = text; *line;) {
+        if (len == 0 || (!strncmp(line, key, len) && line[len] == ' ')) {
+            char digits[24];
+            const char *from = line + len + (len > 0);
+            size_t n = strspn(from, "0123456789");
+            if (n == 0 || n >= sizeof digits)
+                return false;
+            memcpy(digits, from, n);
+            digits[n] = '\0';
+            return num_u64(digits, UINT64_MAX, ret) == 0;
+        }
+        line += strcspn(line, "\n");
+        line += *line == '\n';
+    }
+    return false;
+}
+
+static bool read_number(const struct cgroup_host *host, const char *controller, const char *name,
+    const char *file, const char *key, uint64_t *ret)
+{
+    char path[PATH_MAX], text[FILE_MAX];
+    read_text(file_path(host, controller, name, file, path), text);
+    return find_number(text, key, ret);
+}
+
+/* Where each figure stands: one row per figure, one column per version. */
+struct figure {
+    const char *controller, *file, *key;
+};
+enum figure_kind { FIGURE_CPU, FIGURE_PEAK, FIGURE_OOM, FIGURE_PIDS, FIGURE_COUNT };
+static const struct figure figures[FIGURE_COUNT][2] = {
+    [FIGURE_CPU] = {{"cpuacct", "cpuacct.usage", ""}, {"", "cpu.stat", "usage_usec"}},
+    [FIGURE_PEAK] = {{"memory", "memory.max_usage_in_bytes", ""}, {"", "memory.peak", ""}},
+    [FIGURE_OOM] = {{"memory", "memory.oom_control", "oom_kill"},
+        {"", "memory.events", "oom_kill"}},
+    [FIGURE_PIDS] = {{"pids", "pids.events", "max"}, {"", "pids.events", "max"}},
+};
+
+static bool read_figure(
+    const struct cgroup_host *host, const char *name, enum figure_kind kind, uint64_t *ret)
+{
+    const struct figure *f = &figures[kind][host->version == CGROUP_V2];
+    *ret = 0;
+    return host->version != CGROUP_NONE &&
+           read_number(host, f->controller, name, f->file, f->key, ret);
+}
+
+uint64_t cgroup_cpu_us(const struct cgroup_host *host, const char *name)
+{
+    uint64_t value;
+    if (!read_figure(host, name, FIGURE_CPU, &value))
+        return 0;
+    return host->version == CGROUP_V1 ? value / 1000 : value; /* version 1 counts nanoseconds */
+}
+
+void cgroup_read(const struct cgroup_host *host, const char *name, struct cgroup_usage *ret)
+{
+    *ret = (struct cgroup_usage){.known = false};
+    ret->known = read_figure(host, name, FIGURE_OOM, &ret->oom_kills);
+    if (read_figure(host, name, FIGURE_PIDS, &ret->pids_refused))
+        ret->known = true;
+    (void)read_figure(host, name, FIGURE_PEAK, &ret->memory_peak_bytes);
+    ret->cpu_us = cgroup_cpu_us(host, name);
+}
+
+void cgroup_reset_peak(const struct cgroup_host *host, const char *name)
+{
+    /* Version 2 forgets a peak only for the descriptor that asked, and only since Linux 6.12: there
+     * the peak includes the making of the container (2 to 3 MB). */
+    if (host->version != CGROUP_V1 || !host->memory)
+        return;
+    char path[PATH_MAX];
+    CLEANUP(fd_closep)
+    int fd = open(
+        file_path(host, "memory", name, "memory.max_usage_in_bytes", path), O_WRONLY | O_CLOEXEC);
+    if (fd >= 0)
+        (void)!write(fd, "0", 1);
+}
+
+/* ---- leftovers */
+
+/* Kill everything in one cgroup directory, and remove it. A killed process leaves its cgroup a
+ * moment later, so try for a while. */
+static bool remove_dir(const char *dir)
+{
+    for (int tries = 0; tries < 200; tries++) {
+        if (rmdir(dir) == 0 || errno == ENOENT)
+            return true;
+        if (errno != EBUSY)
+            return false;
+        char path[PATH_MAX];
+        int n = snprintf(path, sizeof path, "%s/cgroup.procs", dir);
+        CLEANUP(buf_release) struct buf b;
+        if (n < 0 || n >= (int)sizeof path || io_read_file(path, PROCS_MAX, &b, NULL) < 0)
+            return false;
+        for (const char *line = buf_str(&b); *line;) {
+            uint64_t pid = 0;
+            if (find_number(line, "", &pid) && pid > 1 && pid <= INT_MAX)
+                (void)kill((pid_t)pid, SIGKILL);
+            line += strcspn(line, "\n");
+            line += *line == '\n';
+        }
+        (void)nanosleep(&(struct timespec){.tv_nsec = 5 * 1000 * 1000}, NULL);
+    }
+    return false;
+}
+
+/* Call visit for each directory that a cgroup path means: one per controller in version 1. */
+static void each_hierarchy(const struct cgroup_host *host, const char *name,
+    void (*visit)(const char *dir, void *ctx), void *ctx)
+{
+    char dir[PATH_MAX];
+    if (host->version == CGROUP_NONE)
+        return;
+    if (host->version == CGROUP_V2) {
+        if (snprintf(dir, sizeof dir, MOUNT "%s", name) < (int)sizeof dir)
+            visit(dir, ctx);
+        return;
+    }
+    CLEANUP(dir_closep) DIR *mounts = opendir(MOUNT);
+    for (struct dirent *d; mounts && (d = readdir(mounts));) {
+        if (d->d_name[0] != '.' &&
+            snprintf(dir, sizeof dir, MOUNT "/%s%s", d->d_name, name) < (int)sizeof dir)
+            visit(dir, ctx);
+    }
+}
+
+static void visit_remove(const char *dir, void *ctx)
+{
+    (void)ctx;
+    (void)remove_dir(dir);
+}
+
+void cgroup_remove(const struct cgroup_host *host, const char *name)
+{
+    each_hierarchy(host, name, visit_remove, NULL);
+}
+
+static void visit_reap(const char *dir, void *ctx)
+{
+    unsigned *most = ctx, here = 0;
+    CLEANUP(dir_closep) DIR *children = opendir(dir);
+    for (struct dirent *d; children && (d = readdir(children));) {
+        char child[PATH_MAX];
+        if (d->d_name[0] == '.' || d->d_type != DT_DIR ||
+            snprintf(child, sizeof child, "%s/%s", dir, d->d_name) >= (int)sizeof child)
+            continue;
+        here += remove_dir(child);
+    }
+    if (children)
+        (void)rmdir(dir);
+    *most = here > *most ? here : *most;
+}
+
+unsigned cgroup_reap(const struct cgroup_host *host, const char *parent)
+{
+    unsigned most = 0;
+    each_hierarchy(host, parent, visit_reap, &most);
+    return most;
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What siltd asks and tells the kernel about a container's cgroup: which controllers there are, how
+ * much was used, whether a limit struck, and the removal of leftovers. The runtime makes and
+ * removes the cgroup itself; the figures must be read before it does. Knows both layouts: version 1
+ * with one directory per controller, and version 2 with one for all. Any thread.
+ */
+#ifndef SERVER_CGROUP_H
+#define SERVER_CGROUP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shared/cleanup.h"
+
+#define CGROUP_NAME_BYTES 128 /* "/silt-1a2b3c4d/<id>" */
+
+enum cgroup_version { CGROUP_NONE, CGROUP_V1, CGROUP_V2 };
+
+/* What this machine offers. */
+struct cgroup_host {
+    enum cgroup_version version;
+    bool memory, pids, cpuset, cpu_usage;
+    bool swap; /* the limit of memory and swap together can be set */
+};
+
+void cgroup_probe(struct cgroup_host *ret);
+const char *cgroup_version_name(enum cgroup_version version); /* "v1", "v2", "none" */
+
+struct cgroup_usage {
+    bool known; /* false: the cgroup is gone or never was; all else is 0 */
+    uint64_t cpu_us;
+    uint64_t memory_peak_bytes;
+    uint64_t oom_kills;
+    uint64_t pids_refused;
+};
+
+/* name: the cgroup's absolute path as the runtime got it. */
+void cgroup_read(const struct cgroup_host *host, const char *name, struct cgroup_usage *ret);
+uint64_t cgroup_cpu_us(const struct cgroup_host *host, const char *name);
+/* Let the peak of memory count from now on, where the kernel can (version 1). */
+void cgroup_reset_peak(const struct cgroup_host *host, const char *name);
+
+/* Kill what lives in the cgroups beneath parent and remove them and parent itself. Returns how many
+ * there were beneath it. */
+unsigned cgroup_reap(const struct cgroup_host *host, const char *parent);
+/* Remove one cgroup that the runtime left behind, killing what is in it. */
+void cgroup_remove(const struct cgroup_host *host, const char *name);
+
+#endif

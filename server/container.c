@@ -1,0 +1,483 @@
+/* SPDX-License-Identifier: MIT */
+#include "server/container_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "server/init.h"
+#include "shared/io.h"
+#include "shared/log.h"
+
+#include "shared/banned.h"
+
+#define READY_TIMEOUT_MS 30000
+#define SEND_TIMEOUT_S 10
+#define END_TIMEOUT_MS 10000   /* for the runtime to clean up after silt-init has died */
+#define FORCE_TIMEOUT_MS 10000 /* for `RUNTIME delete --force` */
+
+struct container {
+    struct container_engine *engine;
+    char id[CONTAINER_ID_MAX + 1];
+    char cgroup[CGROUP_NAME_BYTES]; /* "" = none */
+    char *workspace;
+    uint64_t workspace_dev, workspace_ino;
+    bool bundle;   /* there is one to remove */
+    pid_t runtime; /* 0: not started or reaped */
+    int runtime_pidfd;
+    int output; /* what the runtime prints */
+    int sock;
+    int init_pidfd;
+    pid_t init;
+    int ended; /* epoll of sock and init_pidfd */
+    bool started, finished;
+    uint64_t cpu_base_us;
+    pthread_mutex_t
+        lock; /* guards what container_kill touches: the socket's writing end and these */
+    bool killed;
+    struct cgroup_usage last; /* read right before a kill: the cgroup may be gone after */
+};
+
+/* ---- making */
+
+static int make_half(struct container_engine *g, const struct container_spec *spec,
+    struct container **ret, struct err *e)
+{
+    struct container *c = calloc(1, sizeof *c);
+    if (!c)
+        return err_set(e, ENOMEM, "make a container");
+    c->engine = g;
+    c->runtime_pidfd = c->output = c->sock = c->init_pidfd = c->ended = -1;
+    (void)pthread_mutex_init(&c->lock, NULL);
+    c->workspace = strdup(spec->workspace);
+    c->workspace_dev = spec->workspace_dev;
+    c->workspace_ino = spec->workspace_ino;
+    (void)snprintf(c->id, sizeof c->id, "%s", spec->id);
+    if (g->cgroups.version != CGROUP_NONE)
+        (void)snprintf(c->cgroup, sizeof c->cgroup, "%s/%s", g->cgroup_parent, c->id);
+    if (!c->workspace) {
+        container_free(c);
+        return err_set(e, ENOMEM, "make a container");
+    }
+    *ret = c;
+    return 0;
+}
+
+/* Start the runtime with one end of a socket and a pipe for what it prints. */
+static int start_runtime(struct container *c, const cpu_set_t *cpus, struct err *e)
+{
+    const struct container_engine *g = c->engine;
+    int socks[2], pipes[2], on = 1;
+    char bundle[128];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socks) < 0)
+        return err_set(e, errno, "make a socket pair");
+    c->sock = socks[0];
+    CLEANUP(fd_closep) int theirs = socks[1];
+    if (pipe2(pipes, O_CLOEXEC) < 0)
+        return err_set(e, errno, "make a pipe");
+    c->output = pipes[0];
+    CLEANUP(fd_closep) int output = pipes[1];
+    struct timeval timeout = {.tv_sec = SEND_TIMEOUT_S};
+    /* The kernel tells who sent "ready": silt-init's pid as we see it. */
+    if (setsockopt(c->sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0 ||
+        setsockopt(c->sock, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout) < 0)
+        return err_set(e, errno, "prepare the socket");
+    (void)snprintf(bundle, sizeof bundle, PLACE_BUNDLES "/%s", c->id);
+    const char *argv[12];
+    size_t n = 0;
+    const char *option = *c->cgroup ? g->kind->cgroup_on : g->kind->cgroup_off;
+    argv[n++] = "--root";
+    argv[n++] = PLACE_RUN;
+    if (option)
+        argv[n++] = option;
+    argv[n++] = "run";
+    argv[n++] = "--bundle";
+    argv[n++] = bundle;
+    argv[n++] = "--preserve-fds";
+    argv[n++] = "1";
+    argv[n++] = c->id;
+    argv[n] = NULL;
+    return spawn_runtime(g,
+        &(struct spawn){.argv = argv, .socket = theirs, .output = output, .cpus = cpus},
+        &c->runtime, &c->runtime_pidfd, e);
+}
+
+/* The runtime's own words, one line: its last, for crun and runc print the cause last. */
+static int runtime_failed(struct container *c, const char *what, struct err *e)
+{
+    char text[4096], *line = text;
+    ssize_t n = io_nonblock(c->output, 1) < 0 ? -1 : read(c->output, text, sizeof text - 1);
+    text[n > 0 ? n : 0] = '\0';
+    for (size_t len = strlen(text); len > 0 && text[len - 1] == '\n';)
+        text[--len] = '\0';
+    if (strrchr(text, '\n'))
+        line = strrchr(text, '\n') + 1;
+    for (char *p = line; *p; p++) {
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = '?';
+    }
+    return err_refuse(e, PROTO_ENGINE_FAILED, "%s %s: %.300s", c->engine->abilities.engine, what,
+        *line ? line : "it ended without a word");
+}
+
+/* Read one report; with ret_pid also who sent it. 0, or -EPIPE when there will be none. */
+static int read_report(int sock, struct init_report *ret, pid_t *ret_pid)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(struct ucred))];
+    } control;
+    struct iovec io = {ret, sizeof *ret};
+    struct msghdr message = {.msg_iov = &io,
+        .msg_iovlen = 1,
+        .msg_control = control.bytes,
+        .msg_controllen = sizeof control.bytes};
+    ssize_t n;
+    do
+        n = recvmsg(sock, &message, MSG_CMSG_CLOEXEC | MSG_WAITALL | MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    if (n != (ssize_t)sizeof *ret)
+        return -EPIPE;
+    for (struct cmsghdr *m = CMSG_FIRSTHDR(&message); ret_pid && m; m = CMSG_NXTHDR(&message, m)) {
+        struct ucred who;
+        if (m->cmsg_level == SOL_SOCKET && m->cmsg_type == SCM_CREDENTIALS &&
+            m->cmsg_len == CMSG_LEN(sizeof who)) {
+            memcpy(&who, CMSG_DATA(m), sizeof who);
+            *ret_pid = who.pid;
+        }
+    }
+    return 0;
+}
+
+static int wait_ready(struct container *c, struct err *e)
+{
+    struct pollfd fds[] = {{c->sock, POLLIN, 0}, {c->runtime_pidfd, POLLIN, 0}};
+    uint64_t deadline = io_now_ns() + (uint64_t)READY_TIMEOUT_MS * 1000000u;
+    struct init_report report;
+    for (;;) {
+        uint64_t now = io_now_ns();
+        if (now >= deadline)
+            return runtime_failed(c, "does not get ready", e);
+        int n = poll(fds, 2, (int)((deadline - now) / 1000000u) + 1);
+        if (n > 0)
+            break;
+    }
+    if (!(fds[0].revents & POLLIN) || read_report(c->sock, &report, &c->init) < 0 ||
+        report.kind != INIT_READY || c->init <= 1)
+        return runtime_failed(c, "cannot start a container", e);
+    c->init_pidfd = (int)syscall(SYS_pidfd_open, c->init, 0);
+    struct pollfd alive = {.fd = c->sock, .events = 0};
+    /* Still alive after the look-up: so the pid was not somebody else's by then. */
+    if (c->init_pidfd < 0 || poll(&alive, 1, 0) != 0)
+        return runtime_failed(c, "lost a container", e);
+    return 0;
+}
+
+static int watch_end(struct container *c, struct err *e)
+{
+    c->ended = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event ev = {.events = EPOLLIN};
+    if (c->ended < 0 || epoll_ctl(c->ended, EPOLL_CTL_ADD, c->sock, &ev) < 0 ||
+        epoll_ctl(c->ended, EPOLL_CTL_ADD, c->init_pidfd, &ev) < 0)
+        return err_set(e, errno, "watch a container");
+    return 0;
+}
+
+static int check_workspace(const struct container *c, const char *path, struct err *e)
+{
+    struct stat st;
+    if (stat(path, &st) < 0 || st.st_dev != c->workspace_dev || st.st_ino != c->workspace_ino)
+        return err_say(e, ESTALE, "the workspace '%s' is not the directory it was", c->workspace);
+    return 0;
+}
+
+/* What is really mounted in there, seen through silt-init's own root. */
+static int check_mounted(const struct container *c, struct err *e)
+{
+    char path[64];
+    (void)snprintf(path, sizeof path, "/proc/%d/root/workspace", (int)c->init);
+    return check_workspace(c, path, e);
+}
+
+int container_new(struct container_engine *g, const struct container_spec *spec,
+    struct container **ret, struct err *e)
+{
+    struct container *c = NULL;
+    cpu_set_t cpus;
+    bool pin = false;
+    int r = make_half(g, spec, &c, e);
+    if (r < 0)
+        return r;
+    (void)pthread_mutex_lock(&g->lock);
+    r = place_refresh(&g->place, g->copies, e);
+    (void)pthread_mutex_unlock(&g->lock);
+    if (r < 0 || (r = check_workspace(c, c->workspace, e)) < 0 ||
+        (r = spec_write_bundle(g, spec, c->cgroup, &cpus, &pin, e)) < 0)
+        goto fail;
+    c->bundle = true;
+    if ((r = start_runtime(c, pin ? &cpus : NULL, e)) < 0 || (r = wait_ready(c, e)) < 0 ||
+        (r = check_mounted(c, e)) < 0 || (r = watch_end(c, e)) < 0)
+        goto fail;
+    c->cpu_base_us = *c->cgroup ? cgroup_cpu_us(&g->cgroups, c->cgroup) : 0;
+    *ret = c;
+    return 0;
+fail:
+    container_free(c);
+    return r;
+}
+
+/* ---- running */
+
+static int add_strings(struct buf *b, const char *const *strings, uint32_t *ret_count)
+{
+    for (; *strings; strings++) {
+        if (buf_add(b, *strings, strlen(*strings) + 1) < 0)
+            return -E2BIG;
+        ++*ret_count;
+    }
+    return 0;
+}
+
+/* An order, with three descriptors if fds is not NULL. Under the lock. */
+static int send_order(int sock, const struct init_order *order, const int *fds)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(3 * sizeof(int))];
+    } control = {.bytes = {0}};
+    struct init_order copy = *order;
+    struct iovec io = {&copy, sizeof copy};
+    struct msghdr message = {.msg_iov = &io, .msg_iovlen = 1};
+    if (fds) {
+        message.msg_control = control.bytes;
+        message.msg_controllen = sizeof control.bytes;
+        struct cmsghdr *m = CMSG_FIRSTHDR(&message);
+        m->cmsg_level = SOL_SOCKET;
+        m->cmsg_type = SCM_RIGHTS;
+        m->cmsg_len = CMSG_LEN(3 * sizeof(int));
+        memcpy(CMSG_DATA(m), fds, 3 * sizeof(int));
+    }
+    ssize_t n;
+    do
+        n = sendmsg(sock, &message, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n == (ssize_t)sizeof copy ? 0 : n < 0 ? -errno : -EPIPE;
+}
+
+static int send_all(int sock, const uint8_t *data, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = send(sock, data, len, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EPIPE;
+        data += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+int container_start(struct container *c, const struct container_process *process, struct err *e)
+{
+    if (c->started)
+        return err_say(e, EALREADY, "container '%s' was used before", c->id);
+    if (!process->argv[0] || process->cwd[0] != '/')
+        return err_say(e, EINVAL, "a program needs a name and an absolute working directory");
+    /* The mount holds the directory that was there when the container was made. */
+    int r = check_workspace(c, c->workspace, e);
+    if (r < 0)
+        return r;
+    CLEANUP(buf_release) struct buf body;
+    buf_init(&body, INIT_BODY_MAX);
+    struct init_order order = {.kind = INIT_RUN, .tty = process->tty};
+    if (buf_add(&body, process->cwd, strlen(process->cwd) + 1) < 0 ||
+        add_strings(&body, process->argv, &order.argc) < 0 ||
+        add_strings(&body, process->env, &order.envc) < 0 ||
+        order.argc + order.envc > INIT_STRINGS_MAX)
+        return err_say(e, E2BIG, "arguments and environment are too large");
+    order.body_len = (uint32_t)body.len;
+    if (*c->cgroup)
+        cgroup_reset_peak(&c->engine->cgroups, c->cgroup);
+    (void)pthread_mutex_lock(&c->lock);
+    r = send_order(
+        c->sock, &order, (const int[]){process->stdin_fd, process->stdout_fd, process->stderr_fd});
+    if (r == 0)
+        r = send_all(c->sock, body.data, body.len);
+    c->started = true;
+    (void)pthread_mutex_unlock(&c->lock);
+    if (r < 0)
+        return err_set(e, -r, "hand the program to container '%s'", c->id);
+    return 0;
+}
+
+int container_fd(const struct container *c)
+{
+    return c->ended;
+}
+
+uint64_t container_cpu_us(const struct container *c)
+{
+    if (!*c->cgroup)
+        return 0;
+    uint64_t now = cgroup_cpu_us(&c->engine->cgroups, c->cgroup);
+    return now > c->cpu_base_us ? now - c->cpu_base_us : 0;
+}
+
+int container_kill(struct container *c, int sig, struct err *e)
+{
+    int r = 0;
+    (void)pthread_mutex_lock(&c->lock);
+    if (sig == SIGKILL) {
+        if (!c->killed && *c->cgroup)
+            cgroup_read(&c->engine->cgroups, c->cgroup, &c->last);
+        c->killed = true;
+        if (syscall(SYS_pidfd_send_signal, c->init_pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
+            r = -errno;
+    } else if (!c->started || c->finished) {
+        r = -ESRCH;
+    } else {
+        r = send_order(
+            c->sock, &(struct init_order){.kind = INIT_SIGNAL, .signal = (uint32_t)sig}, NULL);
+    }
+    (void)pthread_mutex_unlock(&c->lock);
+    return r < 0 ? err_set(e, -r, "signal container '%s'", c->id) : 0;
+}
+
+/* The cgroup's figures since hand-over; what the kernel did not count there comes from the report.
+ */
+static void add_usage(
+    struct container *c, const struct init_report *report, struct container_exit *ret)
+{
+    struct cgroup_usage usage = {.known = false};
+    uint64_t user = report->user_us, kernel = report->system_us, both = user + kernel;
+    if (*c->cgroup)
+        cgroup_read(&c->engine->cgroups, c->cgroup, &usage);
+    if (!usage.known)
+        usage = c->last;
+    ret->oom_killed = usage.oom_kills > 0;
+    ret->pids_limit_hit = usage.pids_refused > 0;
+    ret->memory_peak_bytes =
+        usage.memory_peak_bytes > 0 ? usage.memory_peak_bytes : report->peak_bytes;
+    if (usage.cpu_us > c->cpu_base_us) {
+        /* The cgroup's sum is exact to the nanosecond, its halves only to the clock tick: divide
+         * as the program's own usage does. */
+        uint64_t all = usage.cpu_us - c->cpu_base_us;
+        user = both > 0 ? (uint64_t)((double)all * ((double)user / (double)both)) : all;
+        kernel = all - user;
+    }
+    ret->user_us = user;
+    ret->system_us = kernel;
+}
+
+/* No report: silt-init itself is dead. */
+static void explain_loss(struct container *c, struct container_exit *ret)
+{
+    (void)pthread_mutex_lock(&c->lock);
+    bool killed = c->killed;
+    (void)pthread_mutex_unlock(&c->lock);
+    if (killed) {
+        ret->signal = SIGKILL;
+        return;
+    }
+    /* The program cannot kill process 1. When the memory limit is what struck it, the kernel's own
+     * count usually says so; where the runtime was quicker to remove the cgroup, nobody else than
+     * the kernel can have sent SIGKILL. */
+    int status = 0;
+    bool ended = spawn_wait(c->runtime, c->runtime_pidfd, END_TIMEOUT_MS, &status) == 0;
+    if (ended)
+        c->runtime = 0;
+    bool by_kill = ended && ((WIFEXITED(status) && WEXITSTATUS(status) == 128 + SIGKILL) ||
+                                (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
+    if (ret->oom_killed || (by_kill && c->started && c->engine->abilities.limit_memory)) {
+        ret->oom_killed = true;
+        ret->signal = SIGKILL;
+        return;
+    }
+    ret->lost = true;
+}
+
+int container_wait(struct container *c, struct container_exit *ret, struct err *e)
+{
+    struct pollfd p = {.fd = c->ended, .events = POLLIN};
+    struct init_report report = {.kind = 0};
+    if (c->finished)
+        return err_say(e, EALREADY, "container '%s' was waited for before", c->id);
+    while (poll(&p, 1, -1) < 0) {
+        if (errno != EINTR)
+            return err_set(e, errno, "wait for container '%s'", c->id);
+    }
+    *ret = (struct container_exit){.started = true};
+    bool reported = read_report(c->sock, &report, NULL) == 0 && report.kind == INIT_ENDED;
+    add_usage(c, &report, ret);
+    (void)pthread_mutex_lock(&c->lock);
+    c->finished = true;
+    if (reported) /* silt-init kept the cgroup alive for us until here */
+        (void)send_order(c->sock, &(struct init_order){.kind = INIT_BYE}, NULL);
+    (void)pthread_mutex_unlock(&c->lock);
+    if (!reported) {
+        explain_loss(c, ret);
+        return 0;
+    }
+    ret->started = report.exec_errno == 0;
+    ret->exec_errno = report.exec_errno;
+    if (WIFSIGNALED(report.status))
+        ret->signal = WTERMSIG(report.status);
+    else
+        ret->exit_code = WEXITSTATUS(report.status);
+    return 0;
+}
+
+/* ---- ending */
+
+static void end_runtime(struct container *c)
+{
+    int status;
+    if (c->init_pidfd >= 0)
+        (void)syscall(SYS_pidfd_send_signal, c->init_pidfd, SIGKILL, NULL, 0);
+    fd_closep(&c->sock); /* ends a silt-init that we do not know yet */
+    if (c->runtime == 0)
+        return;
+    if (spawn_wait(c->runtime, c->runtime_pidfd, END_TIMEOUT_MS, &status) == 0) {
+        c->runtime = 0;
+        return;
+    }
+    /* It hangs: let a second one clean up, then it ends whatever it does. */
+    char text[256];
+    if (spawn_collect(c->engine,
+            (const char *const[]){"--root", PLACE_RUN, "delete", "--force", c->id, NULL},
+            FORCE_TIMEOUT_MS, text, sizeof text, &status, NULL) < 0)
+        log_warn("container %s could not be deleted by force", c->id);
+    (void)kill(c->runtime, SIGKILL);
+    if (spawn_wait(c->runtime, c->runtime_pidfd, FORCE_TIMEOUT_MS, &status) < 0)
+        log_warn("container %s: the runtime's process %d does not end", c->id, (int)c->runtime);
+    c->runtime = 0;
+}
+
+void container_free(struct container *c)
+{
+    if (!c)
+        return;
+    end_runtime(c);
+    if (*c->cgroup && c->runtime_pidfd >= 0)
+        cgroup_remove(&c->engine->cgroups, c->cgroup);
+    if (c->bundle)
+        spec_remove_bundle(c->engine, c->id);
+    fd_closep(&c->ended);
+    fd_closep(&c->init_pidfd);
+    fd_closep(&c->runtime_pidfd);
+    fd_closep(&c->output);
+    fd_closep(&c->sock);
+    (void)pthread_mutex_destroy(&c->lock);
+    free(c->workspace);
+    free(c);
+}

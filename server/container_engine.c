@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: MIT */
+#include "server/container_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "shared/io.h"
+
+#include "shared/banned.h"
+
+#define VERSION_TIMEOUT_MS 10000
+#define RUNTIME_BYTES_MAX (128 * 1024 * 1024)
+#define OOM_SCORE_ADJ                                                                              \
+    500 /* when the whole machine is short, programs go before the server does                     \
+         */
+
+/* The runtimes whose command line silt speaks. Others pass no descriptor to the container (Debian's
+ * runsc), which silt-init needs. */
+static const struct runtime_kind kinds[] = {
+    {"crun", "--cgroup-manager=cgroupfs", "--cgroup-manager=disabled"},
+    {"runc", NULL, "--rootless=true"},
+};
+#define KIND_COUNT (sizeof kinds / sizeof kinds[0])
+
+/* Docker's lists. Whatever only root may read or write is out of reach anyway, because no root is
+ * mapped; a mount per path is only spent on the rest. */
+static const char *const masked_paths[] = {"/proc/acpi", "/proc/asound", "/proc/interrupts",
+    "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi",
+    "/proc/timer_list", "/proc/timer_stats", NULL};
+static const char *const readonly_paths[] = {
+    "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", NULL};
+
+static void choose_paths(struct container_engine *g)
+{
+    size_t masked = 0, readonly = 0;
+    struct stat st;
+    for (const char *const *p = masked_paths; *p; p++) {
+        if (stat(*p, &st) == 0 && (st.st_mode & S_IROTH))
+            g->masked[masked++] = *p;
+    }
+    for (const char *const *p = readonly_paths; *p; p++) {
+        if (stat(*p, &st) == 0 && (S_ISDIR(st.st_mode) || (st.st_mode & S_IWOTH)))
+            g->readonly[readonly++] = *p;
+    }
+}
+
+/* One engine per state directory: another one would reap this one's containers. */
+static int lock_state(struct container_engine *g, const char *state_dir, struct err *e)
+{
+    char path[PATH_MAX], *real;
+    int r = io_mkdirs(state_dir, 0700, e);
+    if (r < 0)
+        return r;
+    if (snprintf(path, sizeof path, "%s/lock", state_dir) >= (int)sizeof path)
+        return err_set(e, ENAMETOOLONG, "lock '%s'", state_dir);
+    g->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (g->lock_fd < 0)
+        return err_set(e, errno, "open '%s'", path);
+    if (flock(g->lock_fd, LOCK_EX | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK
+                   ? err_say(e, EBUSY,
+                         "another siltd uses '%s': stop it or choose another state "
+                         "directory",
+                         state_dir)
+                   : err_set(e, errno, "lock '%s'", path);
+    /* Cgroups of different servers on one machine must not meet: FNV-1a of the directory's name. */
+    uint32_t hash = 2166136261u;
+    real = realpath(state_dir, NULL);
+    for (const char *p = real ? real : state_dir; *p; p++)
+        hash = (hash ^ (uint8_t)*p) * 16777619u;
+    free(real);
+    (void)snprintf(g->cgroup_parent, sizeof g->cgroup_parent, "/silt-%08x", hash);
+    return 0;
+}
+
+static int find_runtime(const char *name, char **ret, struct err *e)
+{
+    static const char *const dirs[] = {
+        "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", NULL};
+    char path[PATH_MAX];
+    for (const char *const *d = dirs; !strchr(name, '/') && *d; d++) {
+        if (snprintf(path, sizeof path, "%s/%s", *d, name) < (int)sizeof path &&
+            access(path, X_OK) == 0) {
+            *ret = strdup(path);
+            return *ret ? 0 : err_set(e, ENOMEM, "find '%s'", name);
+        }
+    }
+    if (strchr(name, '/') && access(name, X_OK) == 0) {
+        *ret = realpath(name, NULL);
+        return *ret ? 0 : err_set(e, errno, "find '%s'", name);
+    }
+    return err_say(e, ENOENT,
+        "no container runtime '%s' on this machine: install it (apt-get install crun) or set "
+        "'runtime'",
+        name);
+}
+
+/*
+ * crun and runc protect their own binary from the container (CVE-2019-5736) by copying it and
+ * executing the copy, at every start. Executed from a sealed copy they see that this is done: 1.5
+ * ms less per container.
+ */
+static int seal_runtime(const char *path, int *ret, struct err *e)
+{
+    CLEANUP(buf_release) struct buf b;
+    int r = io_read_file(path, RUNTIME_BYTES_MAX, &b, e);
+    if (r < 0)
+        return err_wrap(e, "read the container runtime");
+    *ret = -1;
+    if (b.len < 4 || memcmp(b.data, "\177ELF", 4) != 0)
+        return 0; /* a script: by its path */
+    CLEANUP(fd_closep) int fd = memfd_create("runtime", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0 || io_write_all(fd, b.data, b.len) < 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
+        return 0; /* only slower without */
+    *ret = fd_take(&fd);
+    return 0;
+}
+
+/* "crun version 1.8.1\n…" → kind and "crun 1.8.1". */
+static int read_version(struct container_engine *g, struct err *e)
+{
+    char text[512], word[32] = "", version[48] = "";
+    int status = -1;
+    int r = spawn_collect(g, (const char *const[]){"--version", NULL}, VERSION_TIMEOUT_MS, text,
+        sizeof text, &status, e);
+    if (r < 0)
+        return r;
+    text[strcspn(text, "\n")] = '\0';
+    if (sscanf(text, "%31s version %47s", word, version) != 2)
+        return err_say(e, EINVAL, "'%s --version' failed: %.200s", g->runtime_path, text);
+    for (size_t i = 0; i < KIND_COUNT; i++) {
+        if (!strcmp(kinds[i].name, word))
+            g->kind = &kinds[i];
+    }
+    if (!g->kind)
+        return err_say(e, EINVAL, "'%s' is no runtime that silt can drive: use crun or runc", word);
+    (void)snprintf(g->abilities.engine, sizeof g->abilities.engine, "%s %s", word, version);
+    return 0;
+}
+
+static void read_abilities(struct container_engine *g)
+{
+    struct container_abilities *a = &g->abilities;
+    a->cgroups = cgroup_version_name(g->cgroups.version);
+    a->limit_memory = g->cgroups.memory;
+    a->limit_pids = g->cgroups.pids;
+    a->limit_cpu = true; /* by cpuset, else by affinity */
+    if (!a->root)
+        (void)snprintf(a->note, sizeof a->note,
+            "running without root: memory is limited per process and not per container, and all "
+            "sandboxes share one user; run siltd as root for limits per container");
+    else if (!a->limit_memory || !a->limit_pids)
+        (void)snprintf(a->note, sizeof a->note,
+            "no cgroup controller for %s here: the limit holds per process; enable it on the "
+            "kernel's command line (cgroup_enable=memory)",
+            a->limit_memory ? "pids" : "memory");
+}
+
+static int read_oom_score_adj(void)
+{
+    CLEANUP(file_closep) FILE *f = fopen("/proc/self/oom_score_adj", "re");
+    int now = 0;
+    if (!f || fscanf(f, "%d", &now) != 1)
+        now = 0;
+    return now > OOM_SCORE_ADJ ? now : OOM_SCORE_ADJ; /* lowering it takes a privilege */
+}
+
+static int set_up(struct container_engine *g, const struct container_config *config, struct err *e)
+{
+    int r = lock_state(g, config->state_dir, e);
+    if (r < 0)
+        return r;
+    if (config->image_dir && !(g->image_dir = strdup(config->image_dir)))
+        return err_set(e, ENOMEM, "make the container engine");
+    if (sched_getaffinity(0, sizeof g->allowed, &g->allowed) < 0)
+        return err_set(e, errno, "read the CPUs");
+    g->abilities.root = geteuid() == 0;
+    if (g->abilities.root)
+        cgroup_probe(&g->cgroups);
+    g->oom_score_adj = read_oom_score_adj();
+    choose_paths(g);
+    bool hybrid = g->cgroups.version == CGROUP_V1 && access("/sys/fs/cgroup/unified", F_OK) == 0;
+    if ((r = find_runtime(config->runtime, &g->runtime_path, e)) < 0 ||
+        (r = seal_runtime(g->runtime_path, &g->runtime_fd, e)) < 0 ||
+        (r = place_make(config, g->abilities.root, hybrid, (unsigned)CPU_COUNT(&g->allowed),
+             &g->place, e)) < 0 ||
+        (r = place_refresh(&g->place, g->copies, e)) < 0 || (r = read_version(g, e)) < 0)
+        return r;
+    read_abilities(g);
+    return 0;
+}
+
+int container_engine_new(
+    const struct container_config *config, struct container_engine **ret, struct err *e)
+{
+    struct container_engine *g = calloc(1, sizeof *g);
+    if (!g)
+        return err_set(e, ENOMEM, "make the container engine");
+    g->runtime_fd = g->lock_fd = -1;
+    g->place = (struct place){.user_ns = -1, .mount_ns = -1, .dir = -1};
+    (void)pthread_mutex_init(&g->lock, NULL);
+    int r = set_up(g, config, e);
+    if (r < 0) {
+        container_engine_free(g);
+        return r;
+    }
+    *ret = g;
+    return 0;
+}
+
+const struct container_abilities *container_engine_abilities(const struct container_engine *g)
+{
+    return &g->abilities;
+}
+
+int container_engine_reap(struct container_engine *g, struct err *e)
+{
+    (void)e;
+    /* Bundles and the runtime's state lay in the dead server's own mount namespace and went with
+     * it. Containers end by themselves when their socket closes; whatever did not is found by its
+     * cgroup. */
+    return (int)cgroup_reap(&g->cgroups, g->cgroup_parent);
+}
+
+void container_engine_free(struct container_engine *g)
+{
+    if (!g)
+        return;
+    if (g->cgroup_parent[0])
+        (void)cgroup_reap(&g->cgroups, g->cgroup_parent);
+    place_release(&g->place);
+    fd_closep(&g->runtime_fd);
+    fd_closep(&g->lock_fd);
+    free(g->runtime_path);
+    free(g->image_dir);
+    (void)pthread_mutex_destroy(&g->lock);
+    free(g);
+}
+
+bool container_engine_has_image(const struct container_engine *g, const char *image)
+{
+    return spec_check_image(g, image, NULL) == 0;
+}
+
+static bool is_program(int fd)
+{
+    struct stat st;
+    return fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (st.st_mode & 0111);
+}
+
+/* Is the absolute path a program, as seen from inside the root? */
+static bool root_has(const struct container_engine *g, const char *image, const char *path)
+{
+    static const char *const visible[] = {"/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/", NULL};
+    if (spec_image_is_host(image)) {
+        for (const char *const *v = visible; *v; v++) {
+            CLEANUP(fd_closep) int fd = -1;
+            if (!strncmp(path, *v, strlen(*v)) && !strstr(path, "/../"))
+                fd = open(path, O_PATH | O_CLOEXEC);
+            if (is_program(fd))
+                return true;
+        }
+        return false;
+    }
+    char dir_path[PATH_MAX];
+    if (snprintf(dir_path, sizeof dir_path, "%s/%s", g->image_dir, image) >= (int)sizeof dir_path)
+        return false;
+    CLEANUP(fd_closep) int dir = open(dir_path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct open_how how = {
+        .flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+    CLEANUP(fd_closep)
+    int fd = dir < 0 ? -1 : (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
+    return is_program(fd);
+}
+
+bool container_engine_has_program(
+    const struct container_engine *g, const char *image, const char *name)
+{
+    static const char *const dirs[] = {"/usr/local/bin", "/usr/bin", "/bin", NULL};
+    char path[PATH_MAX];
+    if (!name || !*name || !container_engine_has_image(g, image))
+        return false;
+    if (strchr(name, '/'))
+        return name[0] == '/' && root_has(g, image, name);
+    for (const char *const *d = dirs; *d; d++) {
+        if (snprintf(path, sizeof path, "%s/%s", *d, name) < (int)sizeof path &&
+            root_has(g, image, path))
+            return true;
+    }
+    return false;
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the parts of the container module share; nobody else includes it.
+ *
+ *     container.c         one container's life
+ *     container_engine.c  what all containers have in common, what this machine can enforce, images
+ *     container_place.c   the private mount namespace in which the runtime starts, the made-up root
+ *     container_spawn.c   starting the runtime's program there
+ *     container_spec.c    from a container_spec to a bundle
+ */
+#ifndef SERVER_CONTAINER_INTERNAL_H
+#define SERVER_CONTAINER_INTERNAL_H
+
+#include <pthread.h>
+#include <sched.h>
+#include <time.h>
+
+#include "server/cgroup.h"
+#include "server/container.h"
+
+/*
+ * Where our tmpfs lies in the private mount namespace. It must be a directory that exists on every
+ * Linux, that holds nothing the runtime needs, beneath which no workspace lies, and whose parents
+ * everybody may search: the runtime looks up the root after it gave up its privileges. Nothing of
+ * it is seen outside that namespace, and it vanishes with the last process in it.
+ */
+#define PLACE "/sys/kernel"
+#define PLACE_BYTES "size=64m"
+#define PLACE_RUN PLACE "/run"         /* the runtime's own --root */
+#define PLACE_BUNDLES PLACE "/bundles" /* config.json of each container */
+#define PLACE_ROOT PLACE "/root"       /* the made-up root */
+#define PLACE_IMAGES PLACE "/images"   /* the image directory */
+#define PLACE_INIT PLACE "/silt-init"
+#define PLACE_CPUS PLACE "/cpus" /* files that say "0-N" for /sys/devices/system/cpu/online */
+
+#define CONTAINER_ID_MAX 64
+#define CONTAINER_CPUS_MAX 64 /* at most that many files in PLACE_CPUS */
+
+struct runtime_kind {
+    const char *name;       /* as the first word of `NAME --version` */
+    const char *cgroup_on;  /* global option, or NULL */
+    const char *cgroup_off; /* global option for rootless, or NULL */
+};
+
+/* The private namespaces and the tmpfs in them, held by descriptors. */
+struct place {
+    int user_ns; /* -1 as root */
+    int mount_ns;
+    int dir; /* PLACE */
+};
+
+/* A file of the host's /etc that is copied into the made-up root when it changed. */
+#define PLACE_COPIES 8
+struct place_copy {
+    struct timespec mtime;
+    uint64_t ino;
+};
+
+struct container_engine {
+    struct container_abilities abilities;
+    const struct runtime_kind *kind;
+    char *runtime_path;
+    int runtime_fd; /* a sealed copy of the runtime, or -1: execute runtime_path */
+    int lock_fd;    /* held: one engine per state directory */
+    char *image_dir;
+    struct place place;
+    struct cgroup_host cgroups;
+    char cgroup_parent[32];
+    uint64_t files_hard; /* hard limit of descriptors */
+    int oom_score_adj;
+    const char *masked[16], *readonly[8];
+    pthread_mutex_t lock; /* guards what follows */
+    struct place_copy copies[PLACE_COPIES];
+    cpu_set_t allowed; /* CPUs of this process */
+    unsigned next_cpu; /* containers with fewer CPUs take turns on them */
+};
+
+/* ---- container_place.c */
+
+/* Make the namespaces. init_path is copied to PLACE_INIT. */
+int place_make(const struct container_config *config, bool root, bool hybrid_cgroups,
+    unsigned cpu_count, struct place *ret, struct err *e) WARN_UNUSED;
+void place_release(struct place *p);
+/* Copy those files of /etc that changed since. Under the engine's lock. */
+int place_refresh(
+    const struct place *p, struct place_copy copies[PLACE_COPIES], struct err *e) WARN_UNUSED;
+
+/* ---- container_spawn.c */
+
+struct spawn {
+    const char *const *argv; /* arguments after the program's name, NULL-terminated */
+    int socket;              /* becomes INIT_FD, or -1 */
+    int output;              /* becomes stdout and stderr */
+    const cpu_set_t *cpus;   /* affinity, or NULL */
+};
+/* Start the runtime in the private namespaces with an empty environment. Never blocks on it. */
+int spawn_runtime(const struct container_engine *g, const struct spawn *spawn, pid_t *ret_pid,
+    int *ret_pidfd, struct err *e) WARN_UNUSED;
+/* Wait until it ends: its status as from wait(2), or -ETIMEDOUT. Reaps it, so only once. */
+int spawn_wait(pid_t pid, int pidfd, int timeout_ms, int *ret_status) WARN_UNUSED;
+/* Start it, collect at most out_size - 1 bytes of output, wait at most timeout_ms (then kill it).
+ * 0 and its status. */
+int spawn_collect(const struct container_engine *g, const char *const *argv, int timeout_ms,
+    char *out, size_t out_size, int *ret_status, struct err *e) WARN_UNUSED;
+
+/* ---- container_spec.c */
+
+/* Check the spec and write its bundle. cpus_ret: the CPUs to pin the runtime to where no cpuset
+ * does; *ret_pin says whether. cgroup "" = none. */
+int spec_write_bundle(struct container_engine *g, const struct container_spec *spec,
+    const char *cgroup, cpu_set_t *ret_cpus, bool *ret_pin, struct err *e) WARN_UNUSED;
+void spec_remove_bundle(const struct container_engine *g, const char *id);
+/* Can this image be a root? Refusal PROTO_UNKNOWN_IMAGE or PROTO_ENGINE_FAILED with a sentence. */
+int spec_check_image(
+    const struct container_engine *g, const char *image, struct err *e) WARN_UNUSED;
+bool spec_image_is_host(const char *image);
+
+#endif

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT */
+#include "server/container_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "server/oci.h"
+#include "shared/io.h"
+
+#include "shared/banned.h"
+
+#define TMP_BYTES_MIN (1024 * 1024)
+#define RLIMITS_MAX 6
+
+bool spec_image_is_host(const char *image)
+{
+    return !image || !*image || !strcmp(image, "host");
+}
+
+/* Lower-case letters, digits and underscore (for images also upper case, '.', '-'), 1 to 64. */
+static bool name_is_plain(const char *name, const char *more)
+{
+    size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_");
+    while (name[n] && strchr(more, name[n]))
+        n += 1 + strspn(name + n + 1, "abcdefghijklmnopqrstuvwxyz0123456789_");
+    return n > 0 && n <= CONTAINER_ID_MAX && !name[n] && name[0] != '.' && name[0] != '-';
+}
+
+/* Where something is mounted. A symlink there would lead the runtime's mounts elsewhere (crun
+ * before 1.28 follows dev out of the root: CVE-2026-47766). */
+static const char *const mount_points[] = {"dev", "proc", "sys", "tmp", "workspace", "cache", NULL};
+
+int spec_check_image(const struct container_engine *g, const char *image, struct err *e)
+{
+    char path[4096];
+    if (spec_image_is_host(image))
+        return 0;
+    if (!g->image_dir || !name_is_plain(image, "ABCDEFGHIJKLMNOPQRSTUVWXYZ.-") ||
+        snprintf(path, sizeof path, "%s/%s", g->image_dir, image) >= (int)sizeof path)
+        return err_refuse(e, PROTO_UNKNOWN_IMAGE,
+            "there is no image '%.64s' on this server: use \"host\"%s", image,
+            g->image_dir ? " or one of its image directory" : "");
+    CLEANUP(fd_closep) int dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (dir < 0)
+        return err_refuse(e, PROTO_UNKNOWN_IMAGE, "there is no image '%s' on this server", image);
+    for (const char *const *point = mount_points; *point; point++) {
+        struct stat st;
+        if (fstatat(dir, *point, &st, AT_SYMLINK_NOFOLLOW) < 0 && mkdirat(dir, *point, 0755) < 0)
+            return err_refuse(e, PROTO_ENGINE_FAILED,
+                "image '%s' has no directory /%s and it cannot be made: make it", image, *point);
+        if (fstatat(dir, *point, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
+            return err_refuse(e, PROTO_ENGINE_FAILED,
+                "image '%s' cannot be used: its /%s is not a directory", image, *point);
+    }
+    return 0;
+}
+
+static int check_spec(
+    const struct container_engine *g, const struct container_spec *s, struct err *e)
+{
+    if (!name_is_plain(s->id, ""))
+        return err_say(e, EINVAL, "'%.64s' is no container id", s->id);
+    if (s->workspace[0] != '/' || s->cache[0] != '/')
+        return err_say(e, EINVAL, "workspace and cache must be absolute paths");
+    if (g->abilities.root && (s->uid == 0 || s->gid == 0))
+        return err_say(e, EINVAL, "a container may not run as the host's root");
+    if (!g->abilities.root && (s->uid != geteuid() || s->gid != getegid()))
+        return err_say(e, EINVAL, "without root a container can only run as the server's own user");
+    return spec_check_image(g, s->image, e);
+}
+
+/* At most the hard limit: this process may not be allowed to raise it. */
+static void add_rlimit(
+    struct oci_rlimit *list, size_t *count, const char *name, int resource, uint64_t value)
+{
+    struct rlimit now;
+    if (getrlimit((__rlimit_resource_t)resource, &now) == 0 && now.rlim_max != RLIM_INFINITY &&
+        value > now.rlim_max)
+        value = now.rlim_max;
+    list[(*count)++] = (struct oci_rlimit){name, value};
+}
+
+static size_t make_rlimits(
+    const struct container_engine *g, const struct container_limits *l, struct oci_rlimit *list)
+{
+    size_t n = 0;
+    add_rlimit(list, &n, "RLIMIT_CORE", RLIMIT_CORE, 0);
+    if (l->open_files > 0)
+        add_rlimit(list, &n, "RLIMIT_NOFILE", RLIMIT_NOFILE, l->open_files);
+    if (l->file_bytes > 0)
+        add_rlimit(list, &n, "RLIMIT_FSIZE", RLIMIT_FSIZE, l->file_bytes);
+    if (!g->abilities.limit_memory && l->memory_bytes > 0)
+        add_rlimit(list, &n, "RLIMIT_DATA", RLIMIT_DATA, l->memory_bytes);
+    /* Counted per user namespace, so it is the container's own; one for silt-init. */
+    if (!g->abilities.limit_pids && l->pids > 0)
+        add_rlimit(list, &n, "RLIMIT_NPROC", RLIMIT_NPROC, (uint64_t)l->pids + 1);
+    return n;
+}
+
+/* The next `count` of this process's CPUs, in turns. */
+static void choose_cpus(struct container_engine *g, unsigned count, cpu_set_t *ret)
+{
+    CPU_ZERO(ret);
+    (void)pthread_mutex_lock(&g->lock);
+    while (count > 0) {
+        unsigned cpu = g->next_cpu++ % CPU_SETSIZE;
+        if (!CPU_ISSET(cpu, &g->allowed))
+            continue;
+        CPU_SET(cpu, ret);
+        count--;
+    }
+    (void)pthread_mutex_unlock(&g->lock);
+}
+
+static int cpus_text(const cpu_set_t *cpus, struct buf *b)
+{
+    for (unsigned cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (CPU_ISSET(cpu, cpus) && buf_addf(b, "%s%u", b->len ? "," : "", cpu) < 0)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+static int write_bundle(
+    const struct container_engine *g, const char *id, const char *text, struct err *e)
+{
+    char dir[96], file[128];
+    (void)snprintf(dir, sizeof dir, "bundles/%s", id);
+    (void)snprintf(file, sizeof file, "bundles/%s/config.json", id);
+    if (mkdirat(g->place.dir, dir, 0700) < 0)
+        return err_set(e, errno, "make the bundle of container '%s'", id);
+    CLEANUP(fd_closep)
+    int fd = openat(g->place.dir, file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int r = fd < 0 ? -errno : io_write_all(fd, text, strlen(text));
+    if (r < 0) {
+        spec_remove_bundle(g, id);
+        return err_set(e, -r, "write the bundle of container '%s'", id);
+    }
+    return 0;
+}
+
+void spec_remove_bundle(const struct container_engine *g, const char *id)
+{
+    char path[128];
+    (void)snprintf(path, sizeof path, "bundles/%s/config.json", id);
+    (void)unlinkat(g->place.dir, path, 0);
+    (void)snprintf(path, sizeof path, "bundles/%s", id);
+    (void)unlinkat(g->place.dir, path, AT_REMOVEDIR);
+}
+
+int spec_write_bundle(struct container_engine *g, const struct container_spec *s,
+    const char *cgroup, cpu_set_t *ret_cpus, bool *ret_pin, struct err *e)
+{
+    int r = check_spec(g, s, e);
+    if (r < 0)
+        return r;
+    bool host = spec_image_is_host(s->image);
+    unsigned all_cpus = (unsigned)CPU_COUNT(&g->allowed);
+    bool fewer = s->limits.cpus > 0 && s->limits.cpus < all_cpus;
+    char root[128], online[64];
+    struct oci_rlimit rlimits[RLIMITS_MAX];
+    CLEANUP(buf_release) struct buf cpus;
+    buf_init(&cpus, 4096);
+    (void)snprintf(root, sizeof root, "%s%s%s", host ? PLACE_ROOT : PLACE_IMAGES, host ? "" : "/",
+        host ? "" : s->image);
+    (void)snprintf(online, sizeof online, PLACE_CPUS "/%u", s->limits.cpus);
+    if (fewer) {
+        choose_cpus(g, s->limits.cpus, ret_cpus);
+        if (cpus_text(ret_cpus, &cpus) < 0)
+            return err_set(e, ENOMEM, "choose CPUs");
+    }
+    *ret_pin = fewer && !(*cgroup && g->cgroups.cpuset);
+    const struct oci_config config = {
+        .root = root,
+        .hostname = "silt",
+        .init = PLACE_INIT,
+        .workspace = s->workspace,
+        .cache = s->cache,
+        .sys = host ? NULL : PLACE_ROOT "/sys",
+        .cpu_online = fewer && s->limits.cpus <= CONTAINER_CPUS_MAX ? online : NULL,
+        .host_uid = g->abilities.root ? s->uid : 0,
+        .host_gid = g->abilities.root ? s->gid : 0,
+        .cgroup = *cgroup ? cgroup : NULL,
+        .memory_bytes = g->abilities.limit_memory ? s->limits.memory_bytes : 0,
+        .swap = g->cgroups.swap ? OCI_SWAP_LIMIT : OCI_SWAP_SWAPPINESS,
+        .pids = g->abilities.limit_pids && s->limits.pids > 0 ? s->limits.pids + 1 : 0,
+        .cpus = fewer && !*ret_pin ? buf_str(&cpus) : NULL,
+        .tmp_bytes = s->limits.tmp_bytes > TMP_BYTES_MIN ? s->limits.tmp_bytes : TMP_BYTES_MIN,
+        .oom_score_adj = g->oom_score_adj,
+        .rlimits = rlimits,
+        .rlimit_count = make_rlimits(g, &s->limits, rlimits),
+        .masked = g->masked,
+        .readonly = g->readonly,
+    };
+    CLEANUP(freep) char *text = NULL;
+    r = oci_config_text(&config, &text);
+    if (r < 0)
+        return err_set(e, -r, "describe container '%s'", s->id);
+    return write_bundle(g, s->id, text, e);
+}
