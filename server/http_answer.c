@@ -296,6 +296,10 @@ int http_stream_begin(struct http_request *req, int status, const char *content_
         add_headers(req, response, content_type);
     else
         http_request_drop(req);
+    /* For HEAD, 0.9.75 would send the last chunk, though no other; without chunks it sends nothing,
+     * and closes. */
+    if (response && req->method == HTTP_HEAD)
+        (void)MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
     publish(req, status, response);
     return response ? 0 : -ENOMEM;
 }

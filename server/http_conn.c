@@ -116,14 +116,23 @@ static void client_gone(struct http_request *req)
         http_request_fire_close(req);
 }
 
+/* libmicrohttpd takes a short read for the end of what is there and waits for another edge: if the
+ * peer's end had come with the data, there is none, and it would wait for its timeout. Shutting the
+ * half that is closed already makes one; again at each tick, as it may have come before the read.
+ */
+static void nudge(struct http_conn *c)
+{
+    (void)shutdown(c->fd, SHUT_RD);
+}
+
 static void peer_closed(struct http_server *s, uint64_t event)
 {
     uint32_t index = (uint32_t)event, generation = (uint32_t)(event >> 32);
     struct http_request *req = NULL;
     pthread_mutex_lock(&s->conns.lock);
     struct http_conn *c = index < s->conns.slot_count ? &s->conns.slots[index] : NULL;
-    if (c && c->fd >= 0 && c->generation == generation) {
-        c->gone = true;
+    if (c && c->fd >= 0 && c->generation == generation && !c->gone) {
+        c->gone = true; /* and nudged by the next tick, which makes another event here */
         req = c->req;
         if (req)
             atomic_fetch_add(&req->refs, 1);
@@ -180,6 +189,8 @@ static void tick(struct http_server *s)
         if (c->fd < 0)
             continue;
         /* Between requests, or dawdling over a request's head. */
+        if (c->gone)
+            nudge(c);
         bool cut = c->req ? request_overdue(c, now_ns)
                           : past(now_ns, c->idle_since_ns, s->config.idle_timeout_ms);
         if (cut)

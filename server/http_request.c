@@ -71,12 +71,16 @@ void http_ref(struct http_request *req)
 static void last_user(struct http_request *req)
 {
     pthread_mutex_lock(&req->lock);
-    bool forgotten = req->kind == ANSWER_NONE && !req->gone && !req->completed;
-    bool unended = req->kind == ANSWER_STREAM && !req->ended;
-    if (unended) {
+    bool open = req->begun && !req->completed;
+    bool forgotten = open && req->kind == ANSWER_NONE && !req->gone;
+    bool unended = open && req->kind == ANSWER_STREAM && !req->ended;
+    /* Nobody is there to be answered: only the connection is still to be closed. */
+    bool moot = open && req->kind == ANSWER_NONE && req->gone;
+    if (unended || moot) {
         req->aborted = req->ended = true;
         http_wake_io(req);
     }
+    unended = unended && !req->gone;
     pthread_mutex_unlock(&req->lock);
     if (unended)
         log_error("%s: the answer was begun and never ended", req->id);
