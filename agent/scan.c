@@ -138,7 +138,7 @@ static bool symlink_stays(const struct scanner *s, const char *path)
 static bool looks_the_same(const struct manifest_entry *known, const struct tree_stat *st)
 {
     if (known->kind == TREE_DIR || st->kind == TREE_DIR)
-        return known->kind == st->kind && known->mode == (st->mode & 0777);
+        return known->kind == st->kind && known->mode == ((st->mode & 0777) | 0700);
     return manifest_unchanged(known, st);
 }
 

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the parts of agent/sync share.
+ *     sync.c        open, close, scan, plan, push: the life of a difference
+ *     sync_ops.c    one difference → operations (pure but for reading the project's files)
+ *     sync_set.c    operations → the body of one request, in memory or streamed
+ *     sync_send.c   sets in flight, their answers
+ *     sync_base.c   first contact, another epoch, repair after a refusal
+ *     sync_sig.c    signatures of what was sent, made while there is time
+ *     sync_why.c    what is left out, and why
+ *     sync_watch.c  the watcher's loop
+ */
+#ifndef AGENT_SYNC_INTERNAL_H
+#define AGENT_SYNC_INTERNAL_H
+
+#include <zstd.h>
+
+#include "agent/ignore.h"
+#include "agent/index.h"
+#include "agent/scan.h"
+#include "agent/sync.h"
+#include "shared/changes.h"
+#include "shared/hash.h"
+#include "shared/tree.h"
+
+#define SYNC_SET_OPS 1000
+#define SYNC_SET_BYTES (4u * 1024 * 1024)
+#define SYNC_SETS_IN_FLIGHT 2
+#define SYNC_ROUNDS 5
+#define SYNC_MEMORY_FILE (1024u * 1024) /* larger files are streamed, never held */
+#define SYNC_READ_TRIES 3               /* at a file that changes while it is read */
+
+/* A set of paths, for telling things once. */
+struct sync_names;
+bool sync_names_add(struct sync_names **names, const char *path); /* false: it was there */
+bool sync_names_take(
+    struct sync_names **names, const char *path); /* true: it was there, and is not now */
+size_t sync_names_count(const struct sync_names *names);
+void sync_names_free(struct sync_names **names);
+/* All of them as malloc'd array of borrowed texts; NULL when out of memory. */
+const char **sync_names_list(const struct sync_names *names, size_t *ret_count);
+
+struct sync_item {
+    enum scan_kind kind;
+    char *path;
+    uint64_t size;
+};
+
+/* A file that vanished and whose content the server therefore has to spare. */
+struct sync_gone {
+    struct hash hash;
+    uint64_t size, ino;
+    char *path;
+    bool used;
+};
+
+/* A signature to be made of what was sent. */
+struct sync_sig_job {
+    char *path;
+    struct hash hash;
+    uint64_t size;
+    struct sync_sig_job *next;
+};
+
+/* One change set, from its plan to its answer. */
+struct sync_set {
+    struct sync *sync;
+    uint64_t seq;
+    struct sync_item *items; /* owned */
+    size_t item_count;
+    uint32_t ops;
+    uint64_t content_bytes;
+    struct buf log;    /* for the index */
+    struct buf raw;    /* frames */
+    struct buf packed; /* the same, compressed; empty if that does not pay */
+    struct changes_writer *writer;
+    /* A large content that follows the frames in raw. */
+    int stream_fd; /* -1: none */
+    uint64_t stream_len, stream_done;
+    bool stream_ended, stream_packed, stream_flushed;
+    ZSTD_CCtx *zstd;
+    struct buf out; /* of the compressor */
+    struct client_request request;
+    struct client_call *call; /* NULL: not under way */
+    uint32_t tries;
+    struct sync_set *next;
+};
+
+enum sync_trouble {
+    SYNC_FINE,
+    SYNC_AGAIN,  /* scan and send again under new numbers */
+    SYNC_REPAIR, /* learn from the conflicts first */
+    SYNC_REBASE, /* learn everything from the server first */
+    SYNC_FATAL,  /* nothing helps: s->error */
+};
+
+struct sync {
+    struct sync_config config;
+    struct link link; /* texts borrowed from config.link */
+    char *changes_path;
+    int dir_fd, lock_fd;
+    struct tree *tree;
+    struct ignore *rules;
+    struct index *index;
+
+    struct sync_item *fresh; /* found, not yet planned */
+    size_t fresh_count;
+    struct sync_gone *gone; /* sorted by hash */
+    size_t gone_count;
+    struct sync_set *queue, **queue_end; /* planned, not built */
+    struct sync_set *flying; /* sent, not answered; also those that wait for the server */
+    unsigned flying_count;
+    uint64_t sent_seq;     /* parent of the next set */
+    uint64_t promised_seq; /* a run may wait for this number: it is sent even if nothing is in it */
+    struct buf deferred;   /* index log of what needed no sending, while sets are in flight */
+    bool patient;          /* a watcher: keeps sets while the server is away */
+    bool away;             /* it is */
+    bool renumber;         /* the server knows other content under our numbers */
+    bool stolen;           /* the lease was taken, if that was asked for */
+    void (*entered)(void *ctx, const char *path); /* each folder that a scan enters */
+    void *entered_ctx;
+
+    enum sync_trouble trouble;
+    struct err error;             /* of the first trouble */
+    json_t *conflicts;            /* from the server's refusal */
+    struct sync_names *contested; /* the server had something else there */
+    struct sync_names *told;      /* skipped paths that were reported */
+    struct sync_names *unsettled; /* changed while they were read */
+    struct sync_sig_job *jobs;
+    size_t job_count;
+
+    struct sync_totals totals;
+    uint64_t started_ns, scan_ns, send_ns, send_begin_ns;
+    uint64_t files_total, files_done, bytes_total, bytes_done;
+};
+
+/* ---- sync.c */
+void sync_tell_skipped(struct sync *s, const char *path, const char *why);
+/* Scan again all that may differ after sets were dropped. */
+int64_t sync_rescan(struct sync *s, struct err *e) WARN_UNUSED;
+/* After trouble, when nothing is in flight: forget what was refused, learn, scan again. */
+int sync_recover(struct sync *s, struct err *e) WARN_UNUSED;
+/* Plan the paths that changed while they were read. 1 if there were any, 0, <0. */
+int sync_take_unsettled(struct sync *s, struct err *e) WARN_UNUSED;
+/* Drop everything that is planned. */
+void sync_drop_plan(struct sync *s);
+
+/* ---- sync_ops.c */
+/* Append what the item means now to the set; nothing if it means nothing any more. */
+int sync_ops_add(
+    struct sync *s, struct sync_set *set, const struct sync_item *item, struct err *e) WARN_UNUSED;
+/* The vanished file with this content; NULL if there is none. */
+struct sync_gone *sync_ops_gone(
+    struct sync *s, const struct hash *hash, uint64_t size, uint64_t ino);
+void sync_ops_sort_gone(struct sync *s);
+
+/* ---- sync_set.c */
+int sync_set_begin(struct sync *s, struct sync_set *set, struct err *e) WARN_UNUSED;
+/* One operation with its content (op->content_len bytes at data), or without any. */
+int sync_set_op(
+    struct sync_set *set, const struct change_op *op, const void *data, struct err *e) WARN_UNUSED;
+/* One operation whose content is op->content_len bytes of fd (owned from here on). It is the last.
+ */
+int sync_set_stream(
+    struct sync_set *set, const struct change_op *op, int fd, struct err *e) WARN_UNUSED;
+/* END, compression, the request. */
+int sync_set_finish(struct sync *s, struct sync_set *set, struct err *e) WARN_UNUSED;
+struct sync_set *sync_set_new(struct sync *s);
+void sync_set_free(struct sync_set *set);
+
+/* ---- sync_send.c */
+/* Build and send as much of the queue as may be in flight. */
+int sync_pump(struct sync *s, struct err *e) WARN_UNUSED;
+/* Send again what waits for a server that was away. */
+int sync_resend(struct sync *s, struct err *e) WARN_UNUSED;
+/* Forget every set; requests under way are dropped. */
+void sync_drop_sets(struct sync *s);
+
+/* ---- sync_base.c */
+/* Ask the server what it has, and make the index say that. */
+int sync_rebase(struct sync *s, struct err *e) WARN_UNUSED;
+/* Make the index say what the conflicts say. */
+int sync_repair(struct sync *s, struct err *e) WARN_UNUSED;
+/* Take the writer lease if that was asked for and is not done yet. */
+int sync_steal(struct sync *s, struct err *e) WARN_UNUSED;
+
+/* ---- sync_sig.c */
+int sync_sig_want(
+    struct sync *s, const char *path, const struct hash *hash, uint64_t size) WARN_UNUSED;
+/* Make one signature; false: there is none to make. */
+bool sync_sig_step(struct sync *s);
+void sync_sig_drop_all(struct sync *s);
+
+#endif

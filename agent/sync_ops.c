@@ -1,0 +1,527 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One difference → operations. The truth is read anew here, for between the scan and this moment
+ * the tree may have changed again: what an item means is decided by what is there now and by what
+ * the server will have when the earlier operations were applied (the index in memory).
+ */
+#include "agent/sync_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shared/io.h"
+#include "shared/path.h"
+
+#include "shared/banned.h"
+
+#define COPY_MIN_BYTES 1024 /* below, sending the content is as cheap and never refused */
+#define DELTA_MEMORY (4u * 1024 * 1024) /* larger deltas go to a temporary file */
+#define DELTA_PERCENT 60                /* of the file: above, the whole file is sent */
+
+/* Where one item's operations go. */
+struct emit {
+    struct sync *s;
+    struct sync_set *set;
+    const char *path;
+    const struct manifest_entry *old; /* what the server has at path, or NULL */
+    struct tree_stat st;              /* what is here */
+    int64_t seen_ns;
+    uint32_t mode; /* as the server will keep it */
+    bool last;     /* nothing follows in this set */
+    struct err *e;
+};
+
+static void base_of(const struct manifest_entry *old, struct change_op *op)
+{
+    if (!old) {
+        op->base_kind = CHANGE_BASE_ABSENT;
+    } else if (old->kind == TREE_DIR) {
+        op->base_kind = CHANGE_BASE_DIR;
+    } else {
+        op->base_kind = CHANGE_BASE_HASH;
+        op->base = old->hash;
+    }
+}
+
+static int no_memory(struct err *e)
+{
+    return err_set(e, ENOMEM, "build a change set");
+}
+
+/* Both sides changed it: ours wins, and that is told once. */
+static void contest(struct emit *m)
+{
+    struct sync *s = m->s;
+    if (!sync_names_take(&s->contested, m->path))
+        return;
+    s->totals.conflicts++;
+    if (s->config.events.conflict)
+        s->config.events.conflict(s->config.events.ctx, m->path);
+}
+
+static int emit_op(struct emit *m, struct change_op *op, const void *data)
+{
+    contest(m);
+    return sync_set_op(m->set, op, data, m->e);
+}
+
+/* Note in the index what lies at path from now on. */
+static int note(struct emit *m, const struct hash *hash, uint64_t size, char *target)
+{
+    struct manifest_entry entry = {
+        .path = (char *)m->path,
+        .kind = m->st.kind,
+        .mode = m->mode,
+        .size = size,
+        .target = target,
+        .mtime_ns = m->st.mtime_ns,
+        .ctime_ns = m->st.ctime_ns,
+        .ino = m->st.ino,
+        .seen_ns = m->seen_ns,
+    };
+    if (hash)
+        entry.hash = *hash;
+    /* The old entry ends here: nothing may look at it any more. */
+    m->old = NULL;
+    (void)sync_names_take(&m->s->contested, m->path);
+    int r = index_put(m->s->index, &entry, &m->set->log);
+    return r < 0 ? err_set(m->e, -r, "note '%s'", m->path) : 0;
+}
+
+static int forget(struct emit *m, const char *path, bool with_content)
+{
+    int r = index_remove(m->s->index, path, with_content, &m->set->log);
+    return r < 0 ? err_set(m->e, -r, "note '%s'", path) : 0;
+}
+
+/* ---- deletions */
+
+static int emit_delete(struct emit *m, bool recursive)
+{
+    struct change_op op = {.kind = CHANGE_DELETE, .path = m->path, .recursive = recursive};
+    base_of(m->old, &op);
+    int r = emit_op(m, &op, NULL);
+    if (r == 0)
+        r = forget(m, m->path, recursive);
+    m->old = NULL;
+    return r;
+}
+
+/* What lies in the way of another kind goes first. */
+static int make_way(struct emit *m)
+{
+    if (!m->old || (m->old->kind != TREE_DIR && m->st.kind != TREE_DIR) ||
+        m->old->kind == m->st.kind)
+        return 0;
+    return emit_delete(m, m->old->kind == TREE_DIR);
+}
+
+/* ---- folders and symlinks */
+
+static int add_dir(struct emit *m)
+{
+    int r = make_way(m);
+    if (r < 0)
+        return r;
+    /* Without a base: a folder that a run made meanwhile, or removed, is no conflict. */
+    struct change_op op = {.kind = CHANGE_MKDIR, .path = m->path, .mode = m->mode};
+    bool same = m->old && m->old->mode == m->mode;
+    if (!same && (r = sync_set_op(m->set, &op, NULL, m->e)) < 0)
+        return r;
+    return note(m, NULL, 0, NULL);
+}
+
+static int add_symlink(struct emit *m)
+{
+    CLEANUP(buf_release) struct buf target;
+    struct hash hash;
+    buf_init(&target, PATH_BYTES_MAX);
+    int r = tree_readlink(m->s->tree, m->path, &target, m->e);
+    if (r < 0)
+        return r == -ENOMEM ? r : 0; /* changed since: the next event or scan tells */
+    hash_buf(buf_str(&target), target.len, &hash);
+    m->mode = 0777;
+    bool same = m->old && m->old->kind == TREE_SYMLINK && hash_equal(&m->old->hash, &hash);
+    if (!same) {
+        r = make_way(m);
+        struct change_op op = {.kind = CHANGE_SYMLINK, .path = m->path, .to = buf_str(&target)};
+        base_of(m->old, &op);
+        if (r == 0)
+            r = emit_op(m, &op, NULL);
+        if (r < 0)
+            return r;
+    }
+    return note(m, &hash, target.len, (char *)buf_str(&target));
+}
+
+/* ---- files: what need not be sent */
+
+static int add_mode(struct emit *m, uint32_t there, const struct hash *hash)
+{
+    struct change_op op = {.kind = CHANGE_CHMOD,
+        .path = m->path,
+        .mode = m->mode,
+        .base_kind = CHANGE_BASE_HASH,
+        .base = *hash};
+    return there == m->mode ? 0 : emit_op(m, &op, NULL);
+}
+
+static int add_move(struct emit *m, struct sync_gone *from, const struct hash *hash)
+{
+    const struct manifest_entry *source = manifest_get(index_manifest(m->s->index), from->path);
+    uint32_t there = source->mode;
+    int r = m->old ? emit_delete(m, false) : 0;
+    if (r < 0)
+        return r;
+    struct change_op op = {.kind = CHANGE_MOVE,
+        .path = from->path,
+        .to = m->path,
+        .base_kind = CHANGE_BASE_HASH,
+        .base = *hash};
+    r = emit_op(m, &op, NULL);
+    if (r < 0)
+        return r;
+    from->used = true;
+    r = index_move(m->s->index, from->path, m->path, &m->set->log);
+    if (r < 0)
+        return err_set(m->e, -r, "note '%s'", m->path);
+    return add_mode(m, there, hash);
+}
+
+static int add_copy(struct emit *m, const struct manifest_entry *from, const struct hash *hash)
+{
+    struct change_op op = {.kind = CHANGE_COPY,
+        .path = from->path,
+        .to = m->path,
+        .size = from->size,
+        .hash = *hash,
+        .has_hash = true};
+    base_of(m->old, &op);
+    int r = emit_op(m, &op, NULL);
+    return r < 0 ? r : add_mode(m, from->mode, hash);
+}
+
+/* The content is known to the server: 1 done, 0 it must be sent, <0. */
+static int add_known(struct emit *m, const struct hash *hash, uint64_t size)
+{
+    const struct manifest *known = index_manifest(m->s->index);
+    const struct manifest_entry *old = m->old;
+    int r = 0;
+    if (old && old->kind == TREE_FILE && hash_equal(&old->hash, hash) && old->size == size) {
+        (void)sync_names_take(&m->s->contested, m->path); /* both sides made the same change */
+        r = add_mode(m, old->mode, hash);
+        return r < 0 ? r : 1;
+    }
+    r = make_way(m);
+    if (r < 0)
+        return r;
+    struct sync_gone *gone = sync_ops_gone(m->s, hash, size, m->st.ino);
+    if (gone) {
+        r = add_move(m, gone, hash);
+        return r < 0 ? r : 1;
+    }
+    const struct manifest_entry *same = manifest_by_hash(known, hash, size);
+    if (same && !m->old && size >= COPY_MIN_BYTES) {
+        r = add_copy(m, same, hash);
+        return r < 0 ? r : 1;
+    }
+    return 0;
+}
+
+/* ---- files: deltas */
+
+struct delta_out {
+    struct sync *s;
+    struct buf mem;
+    int fd; /* what does not fit in mem, all of it; -1: none */
+    uint64_t len;
+};
+
+static int spill(struct delta_out *out)
+{
+    out->fd = openat(out->s->dir_fd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+    if (out->fd < 0)
+        return -errno;
+    return io_write_all(out->fd, out->mem.data, out->mem.len);
+}
+
+static int take_delta(void *ctx, const void *data, size_t len)
+{
+    struct delta_out *out = ctx;
+    int r = 0;
+    if (out->fd < 0 && out->mem.len + len > DELTA_MEMORY)
+        r = spill(out);
+    if (r == 0)
+        r = out->fd >= 0 ? io_write_all(out->fd, data, len) : buf_add(&out->mem, data, len);
+    out->len += len;
+    return r;
+}
+
+static int emit_patch(struct emit *m, const struct hash *hash, uint64_t size, struct delta_out *out)
+{
+    struct change_op op = {.kind = CHANGE_PATCH,
+        .path = m->path,
+        .mode = m->mode,
+        .size = size,
+        .hash = *hash,
+        .has_hash = true,
+        .content_len = out->len};
+    base_of(m->old, &op);
+    if (out->fd < 0)
+        return emit_op(m, &op, out->mem.data);
+    contest(m);
+    return sync_set_stream(m->set, &op, fd_take(&out->fd), m->e);
+}
+
+/* 1 sent as a delta, 0 not (no signature, no gain), <0. On 1 *ret_hash is the content's hash.
+ * `expected`: only if the content has this hash; NULL: whatever it is. */
+static int try_delta(struct emit *m, int fd, const struct hash *expected, struct hash *ret_hash)
+{
+    struct delta_result result;
+    CLEANUP(delta_sig_freep) struct delta_sig *sig = NULL;
+    const struct manifest_entry *old = m->old;
+    uint64_t size = m->st.size;
+    if (!old || old->kind != TREE_FILE || size < DELTA_MIN_FILE || old->size < DELTA_MIN_FILE ||
+        index_sig_load(m->s->index, &old->hash, old->size, &sig) < 0)
+        return 0;
+    struct delta_out out = {.s = m->s, .fd = -1};
+    buf_init(&out.mem, DELTA_MEMORY + 1024 * 1024);
+    int r = delta_make(sig, fd, size, size / 100 * DELTA_PERCENT, take_delta, &out, &result, NULL);
+    if (r == 0 && (!expected || hash_equal(expected, &result.hash))) {
+        *ret_hash = result.hash;
+        /* Content that is already there under another name costs even less. */
+        r = expected ? 0 : add_known(m, &result.hash, size);
+        if (r == 0) {
+            r = emit_patch(m, &result.hash, size, &out);
+            r = r < 0 ? r : 1;
+        }
+    } else {
+        r = r == -ENOMEM ? no_memory(m->e) : 0;
+    }
+    buf_release(&out.mem);
+    fd_closep(&out.fd);
+    return r;
+}
+
+/* ---- files: whole */
+
+static int emit_put(
+    struct emit *m, const struct hash *hash, uint64_t size, const void *data, int fd)
+{
+    struct change_op op = {.kind = CHANGE_PUT,
+        .path = m->path,
+        .mode = m->mode,
+        .size = size,
+        .hash = *hash,
+        .has_hash = true,
+        .content_len = size};
+    base_of(m->old, &op);
+    if (data || size == 0)
+        return emit_op(m, &op, data);
+    contest(m);
+    return sync_set_stream(m->set, &op, fd, m->e);
+}
+
+/* The file as it is now is on its way: its entry, its totals, its signature. */
+static int sent(struct emit *m, const struct hash *hash, uint64_t size)
+{
+    m->set->content_bytes += size;
+    int r = note(m, hash, size, NULL);
+    if (r == 0 && size >= DELTA_MIN_FILE)
+        r = sync_sig_want(m->s, m->path, hash, size);
+    return r;
+}
+
+static bool same_file(const struct tree_stat *a, const struct tree_stat *b)
+{
+    return a->size == b->size && a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;
+}
+
+/* All of a small file, as it was at one time if it ever holds still. m->st is from before. */
+static int read_whole(struct emit *m, int fd, struct buf *b)
+{
+    for (int i = 0;; i++) {
+        struct stat st;
+        struct tree_stat after;
+        buf_reset(b);
+        int r = lseek(fd, 0, SEEK_SET) < 0 ? -errno : io_read_rest(fd, b);
+        if (r < 0)
+            return r;
+        if (fstat(fd, &st) < 0)
+            return -errno;
+        tree_stat_of(&st, &after);
+        if (same_file(&m->st, &after) && b->len == after.size)
+            return 0;
+        if (i + 1 == SYNC_READ_TRIES) {
+            (void)sync_names_add(&m->s->unsettled, m->path);
+            return 0;
+        }
+        m->seen_ns = (int64_t)io_wall_ns();
+        m->st = after;
+    }
+}
+
+static int add_small(struct emit *m, int fd)
+{
+    CLEANUP(buf_release) struct buf b;
+    struct hash hash, patched;
+    /* Room for a file that grows while it is read, twice over. */
+    buf_init(&b, 4 * SYNC_MEMORY_FILE);
+    int r =
+        buf_reserve(&b, m->st.size < SYNC_MEMORY_FILE ? (size_t)m->st.size + 1 : SYNC_MEMORY_FILE);
+    if (r == 0)
+        r = read_whole(m, fd, &b);
+    if (r == -ENOBUFS) { /* it grows too fast: next time it is a large one */
+        (void)sync_names_add(&m->s->unsettled, m->path);
+        return 0;
+    }
+    if (r < 0)
+        return err_set(m->e, -r, "read '%s'", m->path);
+    hash_buf(buf_str(&b), b.len, &hash);
+    r = add_known(m, &hash, b.len);
+    if (r < 0)
+        return r;
+    if (r == 1)
+        return note(m, &hash, b.len, NULL);
+    r = b.len == m->st.size ? try_delta(m, fd, &hash, &patched) : 0;
+    if (r == 0)
+        r = emit_put(m, &hash, b.len, b.data, -1);
+    return r < 0 ? r : sent(m, &hash, b.len);
+}
+
+/* A file of which only pieces are in memory at a time. Takes over *fd if it is streamed. */
+static int add_large(struct emit *m, int *fd)
+{
+    struct hash hash;
+    uint64_t size = m->st.size;
+    int r = try_delta(m, *fd, NULL, &hash);
+    if (r < 0)
+        return r;
+    if (r == 1)
+        return sent(m, &hash, size);
+    r = hash_fd(*fd, &hash, &size, m->e);
+    if (r == 0)
+        r = add_known(m, &hash, size);
+    if (r < 0)
+        return r;
+    if (r == 1)
+        return note(m, &hash, size, NULL);
+    r = emit_put(m, &hash, size, NULL, fd_take(fd));
+    return r < 0 ? r : sent(m, &hash, size);
+}
+
+static int add_file(struct emit *m)
+{
+    CLEANUP(fd_closep) int fd = -1;
+    struct err why = ERR_INIT;
+    m->seen_ns = (int64_t)io_wall_ns();
+    int r = tree_open_file(m->s->tree, m->path, &fd, &m->st, &why);
+    if (r == -EACCES || r == -EPERM || r == -EIO) {
+        sync_tell_skipped(m->s, m->path, why.msg);
+        return 0;
+    }
+    if (r < 0)
+        return 0; /* gone or another kind since: the next event or scan tells */
+    m->mode = (m->st.mode & 0777) | 0400;
+    if (m->st.size > CHANGES_FILE_MAX) {
+        sync_tell_skipped(m->s, m->path, "it is larger than 16 GiB");
+        return 0;
+    }
+    if (m->st.size <= SYNC_MEMORY_FILE)
+        return add_small(m, fd);
+    /* A streamed content ends its set. One that grew since it was planned gets a set of its own. */
+    if (!m->last) {
+        (void)sync_names_add(&m->s->unsettled, m->path);
+        return 0;
+    }
+    return add_large(m, &fd);
+}
+
+/* ---- vanished files */
+
+static int by_hash(const void *a, const void *b)
+{
+    const struct sync_gone *x = a, *y = b;
+    int c = memcmp(x->hash.b, y->hash.b, HASH_BYTES);
+    return c ? c : (x->size > y->size) - (x->size < y->size);
+}
+
+void sync_ops_sort_gone(struct sync *s)
+{
+    if (s->gone_count)
+        qsort(s->gone, s->gone_count, sizeof(*s->gone), by_hash);
+}
+
+struct sync_gone *sync_ops_gone(
+    struct sync *s, const struct hash *hash, uint64_t size, uint64_t ino)
+{
+    struct sync_gone key = {.hash = *hash, .size = size}, *best = NULL;
+    struct sync_gone *at =
+        s->gone_count ? bsearch(&key, s->gone, s->gone_count, sizeof(key), by_hash) : NULL;
+    if (!at)
+        return NULL;
+    while (at > s->gone && by_hash(at - 1, &key) == 0)
+        at--;
+    for (; at < s->gone + s->gone_count && by_hash(at, &key) == 0; at++) {
+        const struct manifest_entry *there = manifest_get(index_manifest(s->index), at->path);
+        /* Spared already, or no longer what it was. */
+        if (at->used || !there || there->kind != TREE_FILE || !hash_equal(&there->hash, hash))
+            continue;
+        if (at->ino == ino)
+            return at;
+        /* Empty files are all alike: only the same one was moved. */
+        if (!best && size > 0)
+            best = at;
+    }
+    return best;
+}
+
+/* ---- one item */
+
+static int add_gone(struct emit *m)
+{
+    struct tree_stat st;
+    if (!m->old)
+        return 0;
+    /* It came back: look at it again instead of deleting what is there. */
+    bool back = tree_stat(m->s->tree, m->path, &st, NULL) == 0 &&
+                (st.kind == TREE_FILE || st.kind == TREE_DIR);
+    if (back && !ignore_find(m->s->rules, m->path, st.kind == TREE_DIR, NULL)) {
+        (void)sync_names_add(&m->s->unsettled, m->path);
+        return 0;
+    }
+    return emit_delete(m, false);
+}
+
+int sync_ops_add(struct sync *s, struct sync_set *set, const struct sync_item *item, struct err *e)
+{
+    struct emit m = {.s = s,
+        .set = set,
+        .path = item->path,
+        .old = manifest_get(index_manifest(s->index), item->path),
+        .seen_ns = (int64_t)io_wall_ns(),
+        .last = item == &set->items[set->item_count - 1],
+        .e = e};
+    if (item->kind == SCAN_FORGET)
+        return m.old ? forget(&m, item->path, false) : 0;
+    if (item->kind == SCAN_GONE)
+        return add_gone(&m);
+    int r = tree_stat(s->tree, item->path, &m.st, NULL);
+    if (r < 0)
+        return m.old && (r == -ENOENT || r == -ENOTDIR) && m.old->kind != TREE_DIR
+                   ? emit_delete(&m, false)
+                   : 0;
+    switch (m.st.kind) {
+    case TREE_DIR:
+        m.mode = (m.st.mode & 0777) | 0700;
+        return add_dir(&m);
+    case TREE_SYMLINK:
+        return add_symlink(&m);
+    case TREE_FILE:
+        return add_file(&m);
+    default:
+        return 0;
+    }
+}

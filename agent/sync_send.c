@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sets in flight. At most two at a time; each names the one before as its parent, so the server
+ * keeps their order whatever connection is quicker. What is in `flying` is either under way (call
+ * set) or waits for a server that is away.
+ */
+#include "agent/sync_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shared/io.h"
+
+#include "shared/banned.h"
+
+#define TRIES_MAX 3              /* at a broken connection, without patience */
+#define TIMEOUT_MS 60000         /* of a request, plus its size at: */
+#define CONFLICTS_LISTED 1000    /* by the server, at most */
+#define SLOWEST_BYTES_PER_MS 128 /* 1 Mbit/s */
+
+static void set_done(void *ctx, int result, struct client_response *response, const struct err *e);
+
+static void unlist(struct sync *s, struct sync_set *set)
+{
+    for (struct sync_set **at = &s->flying; *at; at = &(*at)->next) {
+        if (*at != set)
+            continue;
+        *at = set->next;
+        set->next = NULL;
+        s->flying_count--;
+        return;
+    }
+}
+
+void sync_drop_sets(struct sync *s)
+{
+    while (s->flying) {
+        struct sync_set *set = s->flying;
+        if (set->call)
+            client_abort(s->config.client, set->call);
+        unlist(s, set);
+        sync_set_free(set);
+    }
+    sync_drop_plan(s);
+    buf_reset(&s->deferred);
+}
+
+static void fail(struct sync *s, enum sync_trouble trouble, const struct err *e)
+{
+    /* The first one that says what is wrong decides; what followed was refused because of it. */
+    if (trouble > s->trouble || s->trouble == SYNC_FINE) {
+        s->trouble = trouble;
+        s->error = *e;
+    }
+}
+
+static int start(struct sync *s, struct sync_set *set, struct err *e)
+{
+    uint64_t bytes = set->stream_fd >= 0 ? set->stream_len : set->request.body_len;
+    uint64_t timeout = TIMEOUT_MS + bytes / SLOWEST_BYTES_PER_MS;
+    set->request.timeout_ms = timeout > UINT32_MAX ? UINT32_MAX : (uint32_t)timeout;
+    set->tries++;
+    if (!s->send_begin_ns)
+        s->send_begin_ns = io_now_ns();
+    return client_start(s->config.client, &set->request, set_done, set, &set->call, e);
+}
+
+/* ---- answers */
+
+static uint64_t number_of(const json_t *object, const char *name)
+{
+    json_int_t n = json_integer_value(json_object_get(object, name));
+    return n > 0 ? (uint64_t)n : 0;
+}
+
+static void take_totals(struct sync *s, const struct sync_set *set, const json_t *answer)
+{
+    struct sync_totals *t = &s->totals;
+    t->created += (uint32_t)number_of(answer, "created");
+    t->updated += (uint32_t)number_of(answer, "updated");
+    t->moved += (uint32_t)number_of(answer, "moved");
+    t->deleted += (uint32_t)number_of(answer, "deleted");
+    t->content_bytes += set->content_bytes;
+    s->files_done += set->item_count;
+    s->bytes_done += set->content_bytes;
+    if (s->config.events.progress)
+        s->config.events.progress(s->config.events.ctx, s->files_done, s->files_total,
+            s->bytes_done, s->bytes_total > s->bytes_done ? s->bytes_total : s->bytes_done);
+}
+
+static int acknowledged(
+    struct sync *s, struct sync_set *set, const struct client_response *response, struct err *e)
+{
+    struct index_state *state = index_state(s->index);
+    json_t *answer = client_json(response, e);
+    if (!answer)
+        return -EPROTO;
+    uint64_t generation = number_of(answer, "generation");
+    if (generation > state->generation)
+        state->generation = generation;
+    if (set->seq > state->acked_seq)
+        state->acked_seq = set->seq;
+    const char *epoch = json_string_value(json_object_get(answer, "epoch"));
+    if (epoch && strlen(epoch) < sizeof(state->epoch))
+        memcpy(state->epoch, epoch, strlen(epoch) + 1);
+    take_totals(s, set, answer);
+    json_decref(answer);
+    return index_commit(s->index, &set->log, e);
+}
+
+struct refusal_row {
+    enum proto_error code;
+    enum sync_trouble trouble;
+};
+
+static const struct refusal_row refusal_rows[] = {
+    {PROTO_BASE_MISMATCH, SYNC_REPAIR}, {PROTO_PATH_CONFLICT, SYNC_REPAIR},
+    {PROTO_EPOCH_MISMATCH, SYNC_REBASE}, {PROTO_SEQ_CONFLICT, SYNC_REBASE},
+    {PROTO_FILE_NOT_FOUND, SYNC_REBASE}, /* the source of a copy or move is gone there */
+    {PROTO_PREDECESSOR_REFUSED, SYNC_AGAIN}, {PROTO_SEQ_GAP, SYNC_AGAIN},
+    {PROTO_HASH_MISMATCH, SYNC_AGAIN}, /* the file changed between hashing and sending */
+};
+
+static void refused(struct sync *s, const struct client_response *response, const struct err *e)
+{
+    enum sync_trouble trouble = SYNC_FATAL;
+    for (size_t i = 0; i < sizeof(refusal_rows) / sizeof(refusal_rows[0]); i++) {
+        if (refusal_rows[i].code == e->refusal)
+            trouble = refusal_rows[i].trouble;
+    }
+    if (e->refusal == PROTO_SEQ_CONFLICT)
+        s->renumber = true;
+    json_t *conflicts = json_object_get(response->error_details, "conflicts");
+    /* A list that was cut short teaches less than asking for everything once. */
+    if (trouble == SYNC_REPAIR &&
+        (!json_is_array(conflicts) || json_array_size(conflicts) >= CONFLICTS_LISTED))
+        trouble = SYNC_REBASE;
+    if (trouble == SYNC_REPAIR) {
+        if (!s->conflicts)
+            s->conflicts = json_array();
+        (void)json_array_extend(s->conflicts, conflicts);
+    }
+    struct err told = *e;
+    if (e->refusal == PROTO_LINKED_ELSEWHERE && !strstr(e->msg, "--steal"))
+        (void)err_refuse(&told, e->refusal,
+            "%s; to make this folder the one that fills the sandbox: silt sync --steal", e->msg);
+    fail(s, trouble, &told);
+}
+
+/* Nobody answered, or the answer was "later". A set in memory can be sent again as it is: the
+ * server knows its number. A streamed one is read again under a new number. True: it stays. */
+static bool keep_for_later(
+    struct sync *s, struct sync_set *set, int result, const struct client_response *response)
+{
+    bool later = result != -EPROTO ||
+                 (response->retryable && response->status >= 429 && response->status != 409);
+    if (!later || result == -ENOMEM || set->stream_fd >= 0)
+        return false;
+    if (s->patient) {
+        s->away = true;
+        return true;
+    }
+    /* A kept connection may have been closed by a server that was restarted. */
+    struct err ignored = ERR_INIT;
+    return result != -ECONNREFUSED && response->retryable && set->tries < TRIES_MAX &&
+           start(s, set, &ignored) == 0;
+}
+
+static void set_done(void *ctx, int result, struct client_response *response, const struct err *e)
+{
+    struct sync_set *set = ctx;
+    struct sync *s = set->sync;
+    struct err late = ERR_INIT;
+    set->call = NULL;
+    s->totals.bytes_sent += response->bytes_sent;
+    s->totals.bytes_received += response->bytes_received;
+    if (result < 0 && keep_for_later(s, set, result, response))
+        return;
+    if (result == 0 && (result = acknowledged(s, set, response, &late)) < 0)
+        fail(s, SYNC_FATAL, &late);
+    else if (result == -EPROTO)
+        refused(s, response, e);
+    else if (result < 0 && s->patient) {
+        s->away = true;
+        fail(s, SYNC_AGAIN, e);
+    } else if (result < 0)
+        fail(s, SYNC_FATAL, e);
+    else
+        s->away = false;
+    unlist(s, set);
+    sync_set_free(set);
+    if (s->flying_count == 0 && s->send_begin_ns) {
+        s->send_ns += io_now_ns() - s->send_begin_ns;
+        s->send_begin_ns = 0;
+    }
+    if (s->flying_count == 0 && s->trouble == SYNC_FINE && s->deferred.len) {
+        if (index_commit(s->index, &s->deferred, &late) < 0)
+            fail(s, SYNC_FATAL, &late);
+        buf_reset(&s->deferred);
+    }
+    /* The next set goes out from here, whoever drives the client: a run may wait for it. */
+    if (s->trouble == SYNC_FINE && sync_pump(s, &late) < 0)
+        fail(s, SYNC_FATAL, &late);
+}
+
+/* ---- sending */
+
+/* Nothing in it needs to be sent: only the index learns of it. */
+static int settle_empty(struct sync *s, struct sync_set *set, struct err *e)
+{
+    int r = 0;
+    if (set->log.len && s->flying_count)
+        r = buf_add(&s->deferred, set->log.data, set->log.len);
+    if (r < 0)
+        return err_set(e, -r, "note what did not change");
+    if (set->log.len && !s->flying_count)
+        r = index_commit(s->index, &set->log, e);
+    s->files_done += set->item_count;
+    return r;
+}
+
+static int build(struct sync *s, struct sync_set *set, struct err *e)
+{
+    int r = sync_set_begin(s, set, e);
+    for (size_t i = 0; r == 0 && i < set->item_count; i++)
+        r = sync_ops_add(s, set, &set->items[i], e);
+    return r;
+}
+
+static int send_next(struct sync *s, struct err *e)
+{
+    struct sync_set *set = s->queue;
+    s->queue = set->next;
+    if (!s->queue)
+        s->queue_end = &s->queue;
+    set->next = NULL;
+    int r = build(s, set, e);
+    if (r == 0 && set->ops == 0 && s->promised_seq != set->seq) {
+        r = settle_empty(s, set, e);
+        sync_set_free(set);
+        return r;
+    }
+    if (r == 0)
+        r = sync_set_finish(s, set, e);
+    if (r < 0) {
+        sync_set_free(set);
+        return r;
+    }
+    set->next = s->flying;
+    s->flying = set;
+    s->flying_count++;
+    s->sent_seq = set->seq;
+    r = start(s, set, e);
+    if (r < 0) {
+        unlist(s, set);
+        sync_set_free(set);
+    }
+    return r;
+}
+
+int sync_pump(struct sync *s, struct err *e)
+{
+    int r = 0;
+    while (r == 0 && s->queue && s->flying_count < SYNC_SETS_IN_FLIGHT && s->trouble == SYNC_FINE &&
+           !s->away)
+        r = send_next(s, e);
+    return r;
+}
+
+int sync_resend(struct sync *s, struct err *e)
+{
+    int r = 0;
+    s->away = false;
+    for (struct sync_set *set = s->flying; r == 0 && set; set = set->next) {
+        if (!set->call)
+            r = start(s, set, e);
+    }
+    return r < 0 ? r : sync_pump(s, e);
+}

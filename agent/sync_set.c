@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+#include "agent/sync_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shared/io.h"
+#include "shared/proto.h"
+
+#include "shared/banned.h"
+
+/* Frames of one set: the planned 4 MiB, what files grew by since, paths of 1000 operations. */
+#define RAW_MAX (64u * 1024 * 1024)
+#define STREAM_PIECE CHANGES_DATA_MAX
+#define PACK_MIN 1024 /* bytes: below, compression does not pay */
+#define PACK_LEVEL 1
+#define SAMPLE_BYTES (128 * 1024)
+
+struct sync_set *sync_set_new(struct sync *s)
+{
+    struct sync_set *set = calloc(1, sizeof(*set));
+    if (!set)
+        return NULL;
+    set->sync = s;
+    set->stream_fd = -1;
+    buf_init(&set->log, INDEX_LOG_MAX);
+    buf_init(&set->raw, RAW_MAX);
+    buf_init(&set->packed, ZSTD_COMPRESSBOUND(RAW_MAX));
+    buf_init(&set->out, 1024 * 1024);
+    return set;
+}
+
+void sync_set_free(struct sync_set *set)
+{
+    if (!set)
+        return;
+    for (size_t i = 0; i < set->item_count; i++)
+        free(set->items[i].path);
+    free(set->items);
+    buf_release(&set->log);
+    buf_release(&set->raw);
+    buf_release(&set->packed);
+    buf_release(&set->out);
+    changes_writer_free(set->writer);
+    fd_closep(&set->stream_fd);
+    (void)ZSTD_freeCCtx(set->zstd);
+    free(set);
+}
+
+int sync_set_begin(struct sync *s, struct sync_set *set, struct err *e)
+{
+    const struct index_state *state = index_state(s->index);
+    struct changes_begin begin = {
+        .seq = set->seq,
+        .parent = s->sent_seq,
+        .if_generation = CHANGES_NO_GENERATION,
+    };
+    memcpy(begin.client, state->client, sizeof(begin.client));
+    memcpy(begin.epoch, state->epoch, sizeof(begin.epoch));
+    set->writer = changes_writer_new();
+    int r = set->writer ? changes_write_begin(set->writer, &begin, &set->raw) : -ENOMEM;
+    return r < 0 ? err_set(e, -r, "begin a change set") : 0;
+}
+
+int sync_set_op(struct sync_set *set, const struct change_op *op, const void *data, struct err *e)
+{
+    int r = changes_write_op(set->writer, op, &set->raw);
+    if (r == 0 && op->content_len)
+        r = changes_write_data(set->writer, data, (size_t)op->content_len, &set->raw);
+    if (r < 0)
+        return err_set(e, -r, "add '%s' to a change set", op->path);
+    set->ops++;
+    return 0;
+}
+
+int sync_set_stream(struct sync_set *set, const struct change_op *op, int fd, struct err *e)
+{
+    int r = changes_write_op(set->writer, op, &set->raw);
+    if (r < 0) {
+        (void)close(fd);
+        return err_set(e, -r, "add '%s' to a change set", op->path);
+    }
+    set->ops++;
+    set->stream_fd = fd;
+    set->stream_len = op->content_len;
+    return 0;
+}
+
+/* ---- streaming: raw is refilled with frames as it is drained */
+
+/* The next frames into raw. -ESTALE when the file got shorter. */
+static int refill(struct sync_set *set)
+{
+    uint8_t *piece = NULL;
+    uint64_t left = set->stream_len - set->stream_done;
+    size_t want = left < STREAM_PIECE ? (size_t)left : STREAM_PIECE;
+    buf_reset(&set->raw);
+    if (left == 0) {
+        set->stream_ended = true;
+        return changes_write_end(set->writer, &set->raw);
+    }
+    piece = malloc(want);
+    ssize_t n = piece ? io_pread_full(set->stream_fd, piece, want, set->stream_done) : -ENOMEM;
+    int r = n < 0 ? (int)n : (size_t)n < want ? -ESTALE : 0;
+    if (r == 0)
+        r = changes_write_data(set->writer, piece, want, &set->raw);
+    free(piece);
+    set->stream_done += want;
+    return r;
+}
+
+/* What is in raw into out, through the compressor; its end too, once the frames have ended. */
+static int compress_raw(struct sync_set *set)
+{
+    uint8_t piece[64 * 1024];
+    ZSTD_inBuffer in = {.src = set->raw.data, .size = set->raw.len};
+    ZSTD_EndDirective mode = set->stream_ended ? ZSTD_e_end : ZSTD_e_continue;
+    for (;;) {
+        ZSTD_outBuffer out = {.dst = piece, .size = sizeof(piece)};
+        size_t left = ZSTD_compressStream2(set->zstd, &out, &in, mode);
+        if (ZSTD_isError(left))
+            return -EIO;
+        int r = out.pos ? buf_add(&set->out, piece, out.pos) : 0;
+        if (r < 0)
+            return r;
+        if (mode == ZSTD_e_end ? left == 0 : in.pos == in.size)
+            break;
+    }
+    buf_reset(&set->raw);
+    set->stream_flushed = set->stream_ended;
+    return 0;
+}
+
+static ssize_t read_body(void *ctx, void *data, size_t len)
+{
+    struct sync_set *set = ctx;
+    struct buf *from = set->stream_packed ? &set->out : &set->raw;
+    while (from->len == 0) {
+        bool ended = set->stream_packed ? set->stream_flushed : set->stream_ended;
+        if (ended)
+            return 0;
+        int r = set->raw.len == 0 ? refill(set) : 0;
+        if (r == 0 && set->stream_packed)
+            r = compress_raw(set);
+        if (r < 0)
+            return r;
+    }
+    size_t n = from->len < len ? from->len : len;
+    memcpy(data, from->data, n);
+    buf_consume(from, n);
+    return (ssize_t)n;
+}
+
+/* Does the beginning of the content shrink? */
+static bool shrinks(int fd)
+{
+    CLEANUP(freep) uint8_t *data = malloc(SAMPLE_BYTES);
+    CLEANUP(freep) uint8_t *packed = malloc(ZSTD_COMPRESSBOUND(SAMPLE_BYTES));
+    if (!data || !packed)
+        return false;
+    ssize_t n = io_pread_full(fd, data, SAMPLE_BYTES, 0);
+    if (n <= 0)
+        return false;
+    size_t size =
+        ZSTD_compress(packed, ZSTD_COMPRESSBOUND(SAMPLE_BYTES), data, (size_t)n, PACK_LEVEL);
+    return !ZSTD_isError(size) && size < (size_t)n / 10 * 9;
+}
+
+static int prepare_stream(struct sync_set *set)
+{
+    set->request.read_body = read_body;
+    set->request.stream_len = UINT64_MAX;
+    set->request.ctx = set;
+    if (!shrinks(set->stream_fd))
+        return 0;
+    set->zstd = ZSTD_createCCtx();
+    if (!set->zstd ||
+        ZSTD_isError(ZSTD_CCtx_setParameter(set->zstd, ZSTD_c_compressionLevel, PACK_LEVEL)))
+        return -ENOMEM;
+    set->stream_packed = true;
+    set->request.content_encoding = "zstd";
+    return 0;
+}
+
+static int pack(struct sync_set *set)
+{
+    set->request.body = set->raw.data;
+    set->request.body_len = set->raw.len;
+    if (set->raw.len < PACK_MIN)
+        return 0;
+    int r = buf_reserve(&set->packed, ZSTD_compressBound(set->raw.len));
+    if (r < 0)
+        return r;
+    size_t size = ZSTD_compress(set->packed.data, ZSTD_compressBound(set->raw.len), set->raw.data,
+        set->raw.len, PACK_LEVEL);
+    if (ZSTD_isError(size) || size >= set->raw.len / 20 * 19) {
+        buf_release(&set->packed);
+        return 0;
+    }
+    set->packed.len = size;
+    set->request.body = set->packed.data;
+    set->request.body_len = size;
+    set->request.content_encoding = "zstd";
+    buf_release(&set->raw);
+    return 0;
+}
+
+int sync_set_finish(struct sync *s, struct sync_set *set, struct err *e)
+{
+    set->request.method = "POST";
+    set->request.path = s->changes_path;
+    set->request.content_type = PROTO_CHANGES_TYPE;
+    int r = set->stream_fd >= 0 ? prepare_stream(set) : changes_write_end(set->writer, &set->raw);
+    if (r == 0 && set->stream_fd < 0)
+        r = pack(set);
+    return r < 0 ? err_set(e, -r, "finish a change set") : 0;
+}

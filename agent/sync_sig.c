@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+#include "agent/sync_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shared/banned.h"
+
+/* librsync's sums cost ten times the block hashes: at once where that is nothing, up to the larger
+ * size where there is time (a watcher that idles). */
+#define COMPLETE_AT_ONCE (UINT64_C(8) * 1024 * 1024)
+#define COMPLETE_IDLE (UINT64_C(64) * 1024 * 1024)
+#define JOBS_MAX 100000
+
+int sync_sig_want(struct sync *s, const char *path, const struct hash *hash, uint64_t size)
+{
+    if (s->job_count >= JOBS_MAX)
+        return 0;
+    struct sync_sig_job *job = calloc(1, sizeof(*job));
+    if (!job || !(job->path = strdup(path))) {
+        free(job);
+        return -ENOMEM;
+    }
+    job->hash = *hash;
+    job->size = size;
+    job->next = s->jobs;
+    s->jobs = job;
+    s->job_count++;
+    return 0;
+}
+
+static void job_free(struct sync_sig_job *job)
+{
+    free(job->path);
+    free(job);
+}
+
+/* Only what was sent is worth a signature: the file may have changed since. */
+static void make(struct sync *s, const struct sync_sig_job *job)
+{
+    CLEANUP(fd_closep) int fd = -1;
+    CLEANUP(delta_sig_freep) struct delta_sig *sig = NULL;
+    struct tree_stat st;
+    struct hash hash;
+    bool complete = job->size <= (s->patient ? COMPLETE_IDLE : COMPLETE_AT_ONCE);
+    if (tree_open_file(s->tree, job->path, &fd, &st, NULL) < 0 || st.size != job->size)
+        return;
+    if (delta_sig_make(fd, job->size, complete, &sig, &hash, NULL) < 0 ||
+        !hash_equal(&hash, &job->hash))
+        return;
+    /* Without it the next change of this file costs more bytes, that is all. */
+    if (index_sig_save(s->index, &hash, sig) < 0)
+        return;
+}
+
+bool sync_sig_step(struct sync *s)
+{
+    struct sync_sig_job *job = s->jobs;
+    if (!job)
+        return false;
+    s->jobs = job->next;
+    s->job_count--;
+    make(s, job);
+    job_free(job);
+    return s->jobs != NULL;
+}
+
+void sync_sig_drop_all(struct sync *s)
+{
+    while (s->jobs) {
+        struct sync_sig_job *job = s->jobs;
+        s->jobs = job->next;
+        job_free(job);
+    }
+    s->job_count = 0;
+}
