@@ -34,6 +34,8 @@ static void slot_open(struct http_server *s, struct MHD_Connection *mhd, void **
     if (c) {
         s->conns.free = c->next_free;
         s->conns.open++;
+        if (c->index >= s->conns.high)
+            s->conns.high = c->index + 1;
         c->fd = fd;
         c->gone = false;
         c->mark = -1;
@@ -60,7 +62,8 @@ static void slot_close(struct http_server *s, struct http_conn *c)
     c->generation++;
     c->next_free = s->conns.free;
     s->conns.free = c;
-    s->conns.open--;
+    if (--s->conns.open == 0)
+        s->conns.high = 0;
     pthread_mutex_unlock(&s->conns.lock);
 }
 
@@ -184,7 +187,7 @@ static void tick(struct http_server *s)
 {
     uint64_t now_ns = io_now_ns();
     pthread_mutex_lock(&s->conns.lock);
-    for (unsigned i = 0; i < s->conns.slot_count; i++) {
+    for (unsigned i = 0; i < s->conns.high; i++) {
         struct http_conn *c = &s->conns.slots[i];
         if (c->fd < 0)
             continue;

@@ -72,6 +72,7 @@ struct http_conns {
     pthread_cond_t quiet; /* active fell to 0 */
     struct http_conn *slots, *free;
     unsigned slot_count, active, open;
+    unsigned high; /* no slot from here on is in use */
     int epoll_fd, wake_fd;
     pthread_t watcher;
     bool watching;

@@ -274,31 +274,23 @@ static void test_chunked(void **state)
     server_end();
 }
 
-/* Push `len` zeros as chunks until all are sent or, if told so, the socket takes no more. */
-static uint64_t send_chunks(struct client *c, uint64_t len, bool until_stall)
+/* Push zeros as chunks of 4 KiB, `len` bytes at most, until the socket has taken none for a while.
+ * Returns how many were sent; *at says how much of a chunk is left over from the last call. */
+static uint64_t push_chunks(struct client *c, uint64_t len, size_t *at, int patience_ms)
 {
-    static const char chunk[] = "1000\r\n";
-    static char data[6 + 4096 + 2];
+    static char chunk[6 + 4096 + 2] = "1000\r\n";
     uint64_t sent = 0;
-    memcpy(data, chunk, 6);
-    memcpy(data + 6 + 4096, "\r\n", 2);
-    size_t at = 0;
-    while (sent < len) {
-        struct pollfd p = {.fd = c->fd, .events = POLLOUT};
-        if (poll(&p, 1, until_stall ? 500 : PATIENCE_S * 1000) == 0)
-            break;
-        ssize_t n = send(c->fd, data + at, sizeof(data) - at, MSG_DONTWAIT | MSG_NOSIGNAL);
+    struct pollfd p = {.fd = c->fd, .events = POLLOUT};
+    memcpy(chunk + 6 + 4096, "\r\n", 2);
+    while (sent < len && poll(&p, 1, patience_ms) > 0) {
+        ssize_t n = send(c->fd, chunk + *at, sizeof(chunk) - *at, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0 && errno != EAGAIN)
             fail_msg("the server hung up: %s", strerror(errno));
-        at += n > 0 ? (size_t)n : 0;
-        if (at == sizeof(data)) {
-            at = 0;
+        *at += n > 0 ? (size_t)n : 0;
+        if (*at == sizeof(chunk)) {
+            *at = 0;
             sent += 4096;
         }
-    }
-    if (at > 0) { /* never leave a chunk unfinished */
-        assert_int_equal(io_write_all(c->fd, data + at, sizeof(data) - at), 0);
-        sent += 4096;
     }
     return sent;
 }
@@ -308,31 +300,16 @@ static void test_back_pressure(void **state)
 {
     (void)state;
     const uint64_t total = 50 * MIB;
+    size_t at = 0;
     server_begin(ROUTES, DEFAULTS);
     struct client c = client_open();
     client_send(&c, "POST /wait HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
-    uint64_t sent = 0, unread;
-    /* The last chunk's rest is sent blocking, so read a little before it would block for good. */
-    struct pollfd p = {.fd = c.fd, .events = POLLOUT};
-    static char chunk[6 + 4096 + 2] = "1000\r\n";
-    memcpy(chunk + 6 + 4096, "\r\n", 2);
-    size_t at = 0;
-    while (sent < total && poll(&p, 1, 500) > 0) {
-        ssize_t n = send(c.fd, chunk + at, sizeof(chunk) - at, MSG_DONTWAIT);
-        assert_true(n > 0 || errno == EAGAIN);
-        at = (at + (n > 0 ? (size_t)n : 0)) % sizeof(chunk);
-        sent += at == 0 && n > 0 ? 4096 : 0;
-    }
+    uint64_t sent = push_chunks(&c, total, &at, 500);
     assert_true(sent > 256 * 1024); /* the window was filled */
     assert_true(sent < 24 * MIB);   /* and the rest is held back */
     (void)sem_wait(&fixture.arrived);
     (void)sem_post(&fixture.go);
-    if (at > 0) {
-        assert_int_equal(io_write_all(c.fd, chunk + at, sizeof(chunk) - at), 0);
-        sent += 4096;
-    }
-    unread = total - sent;
-    assert_int_equal(send_chunks(&c, unread, false), unread);
+    assert_int_equal(push_chunks(&c, total - sent, &at, PATIENCE_S * 1000), total - sent);
     client_send(&c, "0\r\n\r\n");
     expect_reply(&c, 200, "52428800 0");
     client_send(&c, "GET /query HTTP/1.1\r\nHost: x\r\n\r\n"); /* the connection is in order */
@@ -371,7 +348,8 @@ static void test_limits(void **state)
     /* a handler that already reads is told */
     c = client_open();
     client_send(&c, "POST /medium HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
-    assert_int_equal(send_chunks(&c, MIB + 4096, false), MIB + 4096);
+    size_t at = 0;
+    assert_int_equal(push_chunks(&c, MIB + 4096, &at, PATIENCE_S * 1000), MIB + 4096);
     char want[32];
     (void)snprintf(want, sizeof(want), "1048576 %d", -EFBIG);
     expect_reply(&c, 200, want);
