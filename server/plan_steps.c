@@ -184,6 +184,7 @@ static int emit_new_leaf(struct reduction *in, struct plan_slot *slot, bool gone
     if (s->set_mtime)
         in->totals->bytes_added += entry->staged->size;
     expect_displaced(in, s, slot, gone);
+    s->row.mode = entry->staged->mode;
     return describe(in, s, entry);
 }
 

@@ -48,7 +48,8 @@ struct table_feed {
     size_t count, at;
     size_t read; /* bytes of the current content */
     bool wrong_hash;
-    int stall_fd; /* read one byte from it before the first operation; -1 = none */
+    int stall_fd;   /* read one byte from it before the first operation; -1 = none */
+    int reached_fd; /* … after a byte was written to this one */
 };
 
 static inline int table_next(void *ctx, struct change_op *ret, struct err *e)
@@ -57,7 +58,8 @@ static inline int table_next(void *ctx, struct change_op *ret, struct err *e)
     char byte;
 
     (void)e;
-    if (f->at == 0 && f->stall_fd >= 0 && read(f->stall_fd, &byte, 1) < 0)
+    if (f->at == 0 && f->stall_fd >= 0 &&
+        (write(f->reached_fd, "r", 1) < 0 || read(f->stall_fd, &byte, 1) < 0))
         return -EIO;
     if (f->at == f->count)
         return 0;
@@ -234,7 +236,8 @@ static inline void fixture_init(struct fixture *f)
     struct err e = ERR_INIT;
 
     *f = (struct fixture){.max_bytes = UINT64_C(1) << 30, .max_files = 100000};
-    (void)snprintf(f->dir, sizeof f->dir, "/tmp/silt-test-XXXXXX");
+    const char *tmp = getenv("TMPDIR");
+    (void)snprintf(f->dir, sizeof f->dir, "%.40s/silt-test-XXXXXX", tmp ? tmp : "/tmp");
     assert_non_null(mkdtemp(f->dir));
     (void)snprintf(f->data, sizeof f->data, "%s/data", f->dir);
     (void)snprintf(f->work, sizeof f->work, "%s/work", f->dir);
@@ -248,8 +251,10 @@ static inline void fixture_release(struct fixture *f)
 {
     if (f->all)
         fixture_close(f);
-    int tmp = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    assert_int_equal(tree_remove_at(tmp, strrchr(f->dir, '/') + 1, NULL), 0);
+    char *slash = strrchr(f->dir, '/');
+    *slash = '\0';
+    int tmp = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(tree_remove_at(tmp, slash + 1, NULL), 0);
     (void)close(tmp);
 }
 
