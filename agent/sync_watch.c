@@ -1,0 +1,464 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The watcher's loop. One thread, one place where it waits (client_step); everything else is done
+ * when something is due. Order in one turn: hear the kernel, learn from trouble, scan what is
+ * dirty, send, answer commands, and, when there is nothing better to do, signatures and audits.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+#include "agent/sync_watch_internal.h"
+#include "shared/io.h"
+#include "shared/path.h"
+
+#include "shared/banned.h"
+
+#define NS_PER_MS UINT64_C(1000000)
+#define POLL_NS (2000 * NS_PER_MS) /* folders without a watch */
+#define AUDIT_NS (10 * 60 * 1000 * NS_PER_MS)
+#define BACKOFF_FIRST_NS (100 * NS_PER_MS)
+#define BACKOFF_MOST_NS (5000 * NS_PER_MS)
+#define TURN_MS_MOST 1000
+#define PATHS_AT_ONCE 4096
+#define FDS_MAX (CONTROL_PEERS_MAX + 2)
+#define LAST_WORDS_NS (2000 * NS_PER_MS) /* at the end, for what is in flight */
+
+static void say(
+    struct sync_loop *l, enum sync_said what, const struct sync_totals *totals, const char *text)
+{
+    if (l->config->said)
+        l->config->said(l->config->ctx, what, totals, text);
+}
+
+/* Said once until it changes; told by `silt status` as long as it lasts. */
+static void set_problem(struct sync_loop *l, const char *text)
+{
+    if (strcmp(l->problem, text) == 0)
+        return;
+    (void)snprintf(l->problem, sizeof(l->problem), "%s", text);
+    if (*text)
+        say(l, SYNC_SAID_PROBLEM, NULL, text);
+}
+
+void sync_loop_since(
+    const struct sync_loop *l, const struct sync_totals *before, struct sync_totals *ret)
+{
+    struct sync_totals t;
+    sync_totals(l->s, &t);
+    *ret = t;
+    ret->created -= before->created;
+    ret->updated -= before->updated;
+    ret->moved -= before->moved;
+    ret->deleted -= before->deleted;
+    ret->bytes_sent -= before->bytes_sent;
+    ret->bytes_received -= before->bytes_received;
+    ret->content_bytes -= before->content_bytes;
+    ret->conflicts -= before->conflicts;
+    ret->skipped -= before->skipped;
+    ret->elapsed_ms -= before->elapsed_ms;
+    ret->scan_ms -= before->scan_ms;
+    ret->send_ms -= before->send_ms;
+}
+
+bool sync_loop_is_clean(const struct sync_loop *l)
+{
+    return !l->rescan && !l->look_around && settle_count(l->settle) == 0 && !l->s->fresh_count &&
+           l->s->trouble == SYNC_FINE && !l->s->unsettled && !l->s->away;
+}
+
+/* ---- hearing */
+
+static bool is_rule_file(const char *path)
+{
+    const char *name = path_base(path);
+    return strcmp(name, IGNORE_GITIGNORE) == 0 || strcmp(name, IGNORE_SILTIGNORE) == 0;
+}
+
+static void on_path(struct sync_loop *l, const struct watch_event *event)
+{
+    static const enum settle_hint hints[] = {
+        [WATCH_WRITTEN] = SETTLE_WRITTEN,
+        [WATCH_MODIFIED] = SETTLE_MODIFIED,
+        [WATCH_ARRIVED] = SETTLE_ARRIVED,
+        [WATCH_GONE] = SETTLE_GONE,
+        [WATCH_LEFT] = SETTLE_LEFT,
+        [WATCH_DIR] = SETTLE_WRITTEN,
+    };
+    struct settle_event fed = {
+        .path = event->path, .hint = hints[event->kind], .cookie = event->cookie};
+    const struct manifest_entry *known = manifest_get(index_manifest(l->s->index), event->path);
+    struct tree_stat st;
+    /* Editors' temporaries and the like cost no scan. What is known is never dropped here. */
+    if (!known && event->kind != WATCH_DIR && ignore_find(l->s->rules, event->path, false, NULL))
+        return;
+    if (is_rule_file(event->path))
+        l->rescan = true;
+    if (event->kind == WATCH_LEFT && known)
+        fed.ino = known->ino;
+    if (event->kind == WATCH_ARRIVED && tree_stat(l->s->tree, event->path, &st, NULL) == 0)
+        fed.ino = st.ino;
+    if (settle_feed(l->settle, &fed, io_now_ns() / 1000) < 0)
+        l->rescan = true;
+}
+
+static void on_event(void *ctx, const struct watch_event *event)
+{
+    struct sync_loop *l = ctx;
+    if (event->kind == WATCH_COOKIE) {
+        sync_loop_cookie(l, event->number);
+    } else if (event->kind == WATCH_RESCAN) {
+        l->rescan = true;
+        sync_loop_renew_cookies(l);
+    } else if (event->kind == WATCH_ROOT_GONE) {
+        if (!tree_same(l->s->tree, l->s->link.root)) {
+            l->stop = true;
+            l->result = err_say(l->e, ENOENT,
+                "the folder %s was moved or deleted: the watcher ends, nothing was deleted in the "
+                "sandbox",
+                l->s->link.root);
+        }
+    } else if (strcmp(event->path, LINK_DIR) == 0) {
+        if (event->kind == WATCH_GONE || event->kind == WATCH_LEFT) {
+            l->stop = true;
+            l->result =
+                err_say(l->e, ENOENT, "%s/.silt was removed: the watcher ends", l->s->link.root);
+        }
+    } else {
+        on_path(l, event);
+    }
+}
+
+static void on_entered(void *ctx, const char *path)
+{
+    struct sync_loop *l = ctx;
+    watch_add(l->watch, path);
+}
+
+/* ---- trouble */
+
+static bool is_passing(const struct err *e)
+{
+    static const int codes[] = {ECONNREFUSED, ECONNRESET, ECONNABORTED, ETIMEDOUT, EHOSTUNREACH,
+        ENETUNREACH, ENETDOWN, EPIPE, EAGAIN};
+    if (e->refusal != PROTO_OK)
+        return proto_error_info(e->refusal)->retryable;
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
+        if (codes[i] == e->code)
+            return true;
+    }
+    return false;
+}
+
+static void go_away(struct sync_loop *l, const char *why)
+{
+    l->s->away = true;
+    l->backoff_ns = l->backoff_ns ? l->backoff_ns * 2 : BACKOFF_FIRST_NS;
+    if (l->backoff_ns > BACKOFF_MOST_NS)
+        l->backoff_ns = BACKOFF_MOST_NS;
+    l->retry_at_ns = io_now_ns() + l->backoff_ns;
+    if (l->said_away)
+        return;
+    l->said_away = true;
+    (void)snprintf(l->problem, sizeof(l->problem), "%s", why);
+    say(l, SYNC_SAID_AWAY, NULL, why);
+}
+
+/* A scan or a send failed. What passes is tried again; what a change of the tree can cure (an
+ * emptied project) is told; the rest ends the loop. */
+static void take_failure(struct sync_loop *l, const struct err *e)
+{
+    if (is_passing(e)) {
+        l->rescan = true;
+        go_away(l, e->msg);
+    } else if (e->code == ENOTEMPTY || e->code == ENOSPC || e->refusal == PROTO_NO_SPACE ||
+               e->refusal == PROTO_TOO_LARGE) {
+        set_problem(l, e->msg);
+    } else {
+        l->stop = true;
+        l->result = -e->code;
+        *l->e = *e;
+    }
+}
+
+static void learn(struct sync_loop *l)
+{
+    struct sync *s = l->s;
+    struct err e = ERR_INIT;
+    if (s->trouble == SYNC_FINE || s->flying_count)
+        return;
+    struct err why = s->error;
+    bool fatal = s->trouble == SYNC_FATAL;
+    int r = sync_recover(s, &e);
+    s->trouble = SYNC_FINE;
+    s->error = (struct err)ERR_INIT;
+    if (fatal)
+        take_failure(l, &why);
+    else if (r < 0)
+        take_failure(l, &e);
+    else if (s->away)
+        l->rescan = true;
+}
+
+/* The server was away: is it time to try again? */
+static void retry(struct sync_loop *l)
+{
+    struct err e = ERR_INIT;
+    struct sync *s = l->s;
+    if (!s->away)
+        return;
+    if (!l->retry_at_ns && !l->said_away)
+        go_away(l, "the server is away: changes are kept and sent when it is back");
+    if (io_now_ns() < l->retry_at_ns)
+        return;
+    if (sync_resend(s, &e) < 0)
+        take_failure(l, &e);
+    /* Until an answer says otherwise the next try is later still. */
+    l->backoff_ns = l->backoff_ns * 2 > BACKOFF_MOST_NS ? BACKOFF_MOST_NS : l->backoff_ns * 2;
+    l->retry_at_ns = io_now_ns() + l->backoff_ns;
+}
+
+/* ---- scanning */
+
+static void scan_everything(struct sync_loop *l)
+{
+    struct err e = ERR_INIT;
+    l->rescan = l->look_around = false;
+    l->audit_at_ns = io_now_ns() + AUDIT_NS;
+    watch_sweep_begin(l->watch);
+    int64_t n = sync_scan(l->s, &e);
+    if (n < 0) {
+        take_failure(l, &e);
+        return;
+    }
+    watch_sweep_end(l->watch);
+    if (!l->said_away)
+        set_problem(l, "");
+}
+
+static void look_around(struct sync_loop *l)
+{
+    struct err e = ERR_INIT;
+    size_t count = 0;
+    const char *const *polled = watch_polled(l->watch, &count);
+    l->look_around = false;
+    l->poll_at_ns = io_now_ns() + POLL_NS;
+    if (!count)
+        return;
+    /* The scan adds and drops polled folders: it gets a copy of the names. */
+    struct sync_names *names = NULL;
+    for (size_t i = 0; i < count; i++)
+        (void)sync_names_add(&names, polled[i]);
+    CLEANUP(freep) const char **paths = sync_names_list(names, &count);
+    if (paths && sync_scan_paths(l->s, paths, count, &e) < 0)
+        take_failure(l, &e);
+    sync_names_free(&names);
+}
+
+/* A file with several names was changed under one of them: the others changed too, and inotify does
+ * not say so. */
+static void add_other_names(struct sync_loop *l, const char *path)
+{
+    struct tree_stat st;
+    size_t count = 0;
+    if (tree_stat(l->s->tree, path, &st, NULL) < 0 || st.kind != TREE_FILE || st.nlink < 2)
+        return;
+    CLEANUP(freep)
+    const struct manifest_entry **all = manifest_sorted(index_manifest(l->s->index), &count);
+    for (size_t i = 0; all && i < count; i++) {
+        if (all[i]->ino == st.ino && all[i]->kind == TREE_FILE && strcmp(all[i]->path, path) != 0)
+            (void)sync_names_add(&l->s->unsettled, all[i]->path);
+    }
+}
+
+static void scan_due(struct sync_loop *l)
+{
+    struct err e = ERR_INIT;
+    char *paths[PATHS_AT_ONCE];
+    size_t count = settle_take(l->settle, io_now_ns() / 1000, paths, PATHS_AT_ONCE);
+    if (count == 0)
+        return;
+    for (size_t i = 0; i < count; i++)
+        add_other_names(l, paths[i]);
+    if (sync_scan_paths(l->s, (const char *const *)paths, count, &e) < 0) {
+        /* Which paths these were is known no more. */
+        l->rescan = is_passing(&e);
+        take_failure(l, &e);
+    }
+    for (size_t i = 0; i < count; i++)
+        free(paths[i]);
+}
+
+/* Look at what is dirty and send it, unless enough is in flight: then more is collected meanwhile.
+ */
+static void scan_and_send(struct sync_loop *l)
+{
+    struct sync *s = l->s;
+    struct err e = ERR_INIT;
+    uint64_t now = io_now_ns();
+    if (s->away && now < l->retry_at_ns)
+        return;
+    if (s->trouble != SYNC_FINE || s->queue || s->flying_count >= SYNC_SETS_IN_FLIGHT)
+        return;
+    if (now >= l->poll_at_ns || l->look_around)
+        look_around(l);
+    if (l->rescan || now >= l->audit_at_ns)
+        scan_everything(l);
+    if (!l->stop && !l->rescan)
+        scan_due(l);
+    if (s->unsettled && !s->flying_count && sync_take_unsettled(s, &e) < 0)
+        take_failure(l, &e);
+    if (s->fresh_count && !l->burst_ns)
+        l->burst_ns = now;
+    if (!l->stop && s->fresh_count && sync_start(s, &e) < 0)
+        take_failure(l, &e);
+}
+
+/* ---- telling */
+
+static void tell(struct sync_loop *l)
+{
+    struct sync *s = l->s;
+    struct sync_totals t;
+    if (s->away || l->stop)
+        return;
+    if (l->said_away && !sync_busy(s) && !l->rescan) {
+        l->said_away = false;
+        l->backoff_ns = l->retry_at_ns = 0;
+        l->problem[0] = '\0';
+        say(l, SYNC_SAID_BACK, NULL, "the server is back");
+    }
+    if (sync_busy(s) || l->rescan)
+        return;
+    sync_loop_since(l, &l->said, &t);
+    if (t.created || t.updated || t.moved || t.deleted) {
+        t.elapsed_ms = l->burst_ns ? (double)(io_now_ns() - l->burst_ns) / 1e6 : 0;
+        sync_totals(s, &l->said);
+        say(l, SYNC_SAID_SENT, &t, NULL);
+    }
+    l->burst_ns = 0;
+    if (!l->said_ready) {
+        l->said_ready = true;
+        sync_totals(s, &t);
+        say(l, SYNC_SAID_READY, &t, NULL);
+    }
+    const char *polling = watch_problem(l->watch);
+    if (polling && !l->said_polling)
+        say(l, SYNC_SAID_PROBLEM, NULL, polling);
+    l->said_polling = polling != NULL;
+}
+
+/* Nothing is dirty or under way: time for what makes the next change cheaper. True: there is more.
+ */
+static bool use_idle_time(struct sync_loop *l)
+{
+    struct err e = ERR_INIT;
+    if (sync_busy(l->s) || l->s->away || settle_count(l->settle))
+        return false;
+    if (l->s->jobs)
+        return sync_sig_step(l->s) || true;
+    if (index_tidy(l->s->index, &e) < 0)
+        set_problem(l, e.msg);
+    return false;
+}
+
+/* ---- waiting */
+
+static int turn_ms(const struct sync_loop *l)
+{
+    const struct sync *s = l->s;
+    uint64_t now = io_now_ns(), next = now + TURN_MS_MOST * NS_PER_MS;
+    uint64_t settle_us = settle_next_us(l->settle), deadline = sync_loop_deadline(l);
+    bool can_send = !s->queue && s->flying_count < SYNC_SETS_IN_FLIGHT && s->trouble == SYNC_FINE;
+    if (can_send && !s->away && settle_us != SETTLE_NEVER && settle_us * 1000 < next)
+        next = settle_us * 1000;
+    if (can_send && !s->away && (l->rescan || (s->unsettled && !s->flying_count)))
+        next = now;
+    if (s->away && l->retry_at_ns < next)
+        next = l->retry_at_ns;
+    if (deadline < next)
+        next = deadline;
+    return next <= now ? 0 : (int)((next - now + NS_PER_MS - 1) / NS_PER_MS);
+}
+
+static int wait_and_hear(struct sync_loop *l, int timeout_ms)
+{
+    struct pollfd fds[FDS_MAX];
+    fds[0] = (struct pollfd){.fd = watch_fd(l->watch), .events = POLLIN};
+    unsigned count = control_fds(l->control, fds + 1, FDS_MAX - 1);
+    for (unsigned i = 1; i <= count; i++) {
+        /* The client waits for input only; an answer that did not fit is tried again soon. */
+        if ((fds[i].events & POLLOUT) && timeout_ms > 5)
+            timeout_ms = 5;
+    }
+    int r = client_step(l->s->config.client, fds, count + 1, timeout_ms, l->e);
+    if (r < 0)
+        return r;
+    do
+        r = watch_drain(l->watch, on_event, l, l->e);
+    while (r == 1 && !l->stop);
+    if (r < 0)
+        return r;
+    if (poll(fds + 1, count, 0) > 0)
+        control_ready(l->control, fds + 1, count, sync_loop_request, l);
+    return 0;
+}
+
+/* ---- the loop */
+
+static int turn(struct sync_loop *l)
+{
+    bool more = use_idle_time(l);
+    int r = wait_and_hear(l, more ? 0 : turn_ms(l));
+    if (r < 0 || l->stop)
+        return r;
+    learn(l);
+    retry(l);
+    scan_and_send(l);
+    tell(l);
+    sync_loop_answer(l);
+    return 0;
+}
+
+static void finish_flights(struct sync_loop *l)
+{
+    struct err e = ERR_INIT;
+    uint64_t until = io_now_ns() + LAST_WORDS_NS;
+    while (l->s->flying_count && !l->s->away && io_now_ns() < until) {
+        if (client_step(l->s->config.client, NULL, 0, 100, &e) < 0)
+            return;
+    }
+}
+
+static int run(struct sync_loop *l, struct err *e)
+{
+    int r = watch_open(l->s->tree, l->s->dir_fd, &l->watch, e);
+    if (r == 0)
+        r = control_listen(l->s->dir_fd, &l->control, e);
+    l->s->entered = on_entered;
+    l->s->entered_ctx = l;
+    l->s->patient = true;
+    l->rescan = true;
+    if (r == 0)
+        scan_and_send(l);
+    while (r == 0 && !l->stop && !(l->config->stop && *l->config->stop))
+        r = turn(l);
+    if (r == 0)
+        finish_flights(l);
+    return r < 0 ? r : l->result;
+}
+
+int sync_watch(struct sync *s, const struct sync_watch_config *config, struct err *e)
+{
+    struct err own = ERR_INIT;
+    struct sync_loop l = {
+        .s = s, .config = config, .e = e ? e : &own, .begun_wall_ns = io_wall_ns()};
+    l.settle = settle_new();
+    int r = l.settle ? run(&l, l.e) : err_set(e, ENOMEM, "watch the project");
+    s->entered = NULL;
+    s->patient = false;
+    control_close(l.control);
+    watch_close(l.watch);
+    settle_free(l.settle);
+    return r;
+}

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT */
+/* What a watcher answers on its control socket. */
+#include "agent/sync_watch_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "shared/io.h"
+#include "shared/path.h"
+#include "shared/text.h"
+
+#include "shared/banned.h"
+
+#define NS_PER_MS UINT64_C(1000000)
+#define FLUSH_DEFAULT_MS 10000
+#define SYNC_DEFAULT_MS 600000
+#define WAIT_MAX_MS 86400000
+#define PENDING_LISTED 20
+#define FOUND_LISTED 20
+
+/* ---- waiting commands */
+
+static void answer_error(struct sync_loop *l, struct sync_waiter *w, int code, const char *message)
+{
+    control_answer_error(l->control, w->peer, code, message);
+    w->peer = 0;
+}
+
+static bool arm_cookie(struct sync_loop *l, struct sync_waiter *w)
+{
+    struct err e = ERR_INIT;
+    if (watch_cookie(l->watch, &w->cookie, &e) == 0)
+        return true;
+    answer_error(l, w, e.code, e.msg);
+    return false;
+}
+
+static void begin_wait(struct sync_loop *l, uint64_t peer, const json_t *request, bool wants_ack)
+{
+    struct sync_waiter *w = NULL;
+    json_int_t timeout = json_integer_value(json_object_get(request, "timeout_ms"));
+    for (size_t i = 0; i < SYNC_WAITERS_MAX && !w; i++)
+        w = l->waiters[i].peer ? NULL : &l->waiters[i];
+    if (!w) {
+        control_answer_error(l->control, peer, EBUSY, "too many commands wait for this watcher");
+        return;
+    }
+    if (timeout <= 0 || timeout > WAIT_MAX_MS)
+        timeout = wants_ack ? SYNC_DEFAULT_MS : FLUSH_DEFAULT_MS;
+    *w = (struct sync_waiter){.peer = peer,
+        .wants_ack = wants_ack,
+        .deadline_ns = io_now_ns() + (uint64_t)timeout * NS_PER_MS};
+    sync_totals(l->s, &w->before);
+    /* Folders without a watch tell nothing by themselves. */
+    size_t polled = 0;
+    (void)watch_polled(l->watch, &polled);
+    l->look_around = l->look_around || polled;
+    if (!arm_cookie(l, w))
+        return;
+    /* Somebody waits: a server that was away is tried at once. */
+    l->retry_at_ns = 0;
+}
+
+void sync_loop_cookie(struct sync_loop *l, uint64_t number)
+{
+    for (size_t i = 0; i < SYNC_WAITERS_MAX; i++) {
+        struct sync_waiter *w = &l->waiters[i];
+        if (!w->peer || !w->cookie || w->cookie > number)
+            continue;
+        w->cookie = 0;
+        settle_hurry(l->settle, io_now_ns() / 1000);
+    }
+}
+
+void sync_loop_renew_cookies(struct sync_loop *l)
+{
+    for (size_t i = 0; i < SYNC_WAITERS_MAX; i++) {
+        if (l->waiters[i].peer && l->waiters[i].cookie)
+            (void)arm_cookie(l, &l->waiters[i]);
+    }
+}
+
+uint64_t sync_loop_deadline(const struct sync_loop *l)
+{
+    uint64_t next = UINT64_MAX;
+    for (size_t i = 0; i < SYNC_WAITERS_MAX; i++) {
+        if (l->waiters[i].peer && l->waiters[i].deadline_ns < next)
+            next = l->waiters[i].deadline_ns;
+    }
+    return next;
+}
+
+/* ---- answers */
+
+static json_t *pending_paths(const struct sync *s)
+{
+    json_t *list = json_array();
+    for (const struct sync_set *set = s->flying; set; set = set->next) {
+        for (size_t i = 0; i < set->item_count && json_array_size(list) < PENDING_LISTED; i++) {
+            CLEANUP(buf_release) struct buf b;
+            buf_init(&b, 8 * (size_t)PATH_BYTES_MAX);
+            if (text_add_readable(&b, set->items[i].path, strlen(set->items[i].path)) == 0)
+                (void)json_array_append_new(list, json_string(buf_str(&b)));
+        }
+    }
+    return list;
+}
+
+static void answer_flush(struct sync_loop *l, struct sync_waiter *w)
+{
+    const char *client = NULL;
+    uint64_t seq = 0;
+    sync_barrier(l->s, &client, &seq);
+    control_answer(l->control, w->peer,
+        json_pack("{s:s,s:I,s:I,s:o}", "client", client, "seq", (json_int_t)seq, "generation",
+            (json_int_t)index_state(l->s->index)->generation, "pending", pending_paths(l->s)));
+    w->peer = 0;
+}
+
+static void answer_sync(struct sync_loop *l, struct sync_waiter *w)
+{
+    const char *client = NULL;
+    uint64_t seq = 0;
+    struct sync_totals t;
+    sync_loop_since(l, &w->before, &t);
+    sync_barrier(l->s, &client, &seq);
+    json_t *answer = json_pack("{s:s,s:I,s:I,s:i,s:i,s:i,s:i}", "client", client, "seq",
+        (json_int_t)seq, "generation", (json_int_t)t.generation, "created", (int)t.created,
+        "updated", (int)t.updated, "moved", (int)t.moved, "deleted", (int)t.deleted);
+    (void)json_object_update_new(answer,
+        json_pack("{s:I,s:I,s:I,s:i,s:i,s:f,s:f,s:f}", "bytes_sent", (json_int_t)t.bytes_sent,
+            "bytes_received", (json_int_t)t.bytes_received, "content_bytes",
+            (json_int_t)t.content_bytes, "conflicts", (int)t.conflicts, "skipped", (int)t.skipped,
+            "scan_ms", t.scan_ms, "send_ms", t.send_ms, "elapsed_ms", t.elapsed_ms));
+    control_answer(l->control, w->peer, answer);
+    w->peer = 0;
+}
+
+static void step_waiter(struct sync_loop *l, struct sync_waiter *w, uint64_t now_ns)
+{
+    if (!w->started && !w->cookie && sync_loop_is_clean(l)) {
+        const char *client = NULL;
+        w->started = true;
+        sync_barrier(l->s, &client, &w->seq);
+    }
+    if (w->started && !w->wants_ack)
+        answer_flush(l, w);
+    else if (w->started && (!sync_busy(l->s) || index_state(l->s->index)->acked_seq >= w->seq))
+        answer_sync(l, w);
+    else if (l->problem[0] && !l->s->flying_count && !l->s->away)
+        answer_error(l, w, EIO, l->problem);
+    else if (now_ns >= w->deadline_ns)
+        answer_error(l, w, ETIMEDOUT,
+            l->problem[0] ? l->problem
+                          : "not everything could be sent in time; the watcher goes on");
+}
+
+void sync_loop_answer(struct sync_loop *l)
+{
+    uint64_t now_ns = io_now_ns();
+    for (size_t i = 0; i < SYNC_WAITERS_MAX; i++) {
+        if (l->waiters[i].peer)
+            step_waiter(l, &l->waiters[i], now_ns);
+    }
+}
+
+/* ---- requests */
+
+static void do_flush(struct sync_loop *l, uint64_t peer, const json_t *request)
+{
+    begin_wait(l, peer, request, false);
+}
+
+static void do_sync(struct sync_loop *l, uint64_t peer, const json_t *request)
+{
+    begin_wait(l, peer, request, true);
+}
+
+static void do_status(struct sync_loop *l, uint64_t peer, const json_t *request)
+{
+    (void)request;
+    struct sync *s = l->s;
+    size_t polled = 0;
+    char since[TEXT_TIME_BYTES];
+    const struct manifest *known = index_manifest(s->index);
+    const char *problem = l->problem[0] ? l->problem : watch_problem(l->watch);
+    (void)watch_polled(l->watch, &polled);
+    uint64_t pending = settle_count(l->settle) + s->fresh_count;
+    for (const struct sync_set *set = s->flying; set; set = set->next)
+        pending += set->item_count;
+    for (const struct sync_set *set = s->queue; set; set = set->next)
+        pending += set->item_count;
+    const char *state = s->away ? "away" : pending ? "sending" : "idle";
+    json_t *answer = json_pack("{s:i,s:s,s:s,s:I,s:s,s:s?}", "pid", (int)getpid(), "server",
+        s->link.server, "sandbox", s->link.sandbox, "generation",
+        (json_int_t)index_state(s->index)->generation, "state", state, "problem", problem);
+    (void)json_object_update_new(answer,
+        json_pack("{s:I,s:I,s:I,s:I,s:I,s:s}", "watched_directories",
+            (json_int_t)watch_count(l->watch), "polled_directories", (json_int_t)polled, "pending",
+            (json_int_t)pending, "files", (json_int_t)manifest_count(known), "bytes",
+            (json_int_t)manifest_bytes(known), "since", text_time(l->begun_wall_ns, since)));
+    control_answer(l->control, peer, answer);
+}
+
+static void do_ignored(struct sync_loop *l, uint64_t peer, const json_t *request)
+{
+    const char *path = json_string_value(json_object_get(request, "path"));
+    CLEANUP(buf_release) struct buf why;
+    buf_init(&why, 64 * 1024);
+    if (!path || path_check(path, strlen(path)) != PATH_FINE) {
+        control_answer_error(l->control, peer, EINVAL, "'path' must be a path inside the project");
+        return;
+    }
+    bool ignored = sync_ignored(l->s, path, &why);
+    control_answer(
+        l->control, peer, json_pack("{s:b,s:s}", "ignored", ignored, "why", buf_str(&why)));
+}
+
+static void do_find_ignored(struct sync_loop *l, uint64_t peer, const json_t *request)
+{
+    const char *name = json_string_value(json_object_get(request, "name"));
+    char *found[FOUND_LISTED];
+    size_t count = name ? sync_find_ignored(l->s, name, found, FOUND_LISTED) : 0;
+    json_t *paths = json_array();
+    for (size_t i = 0; i < count; i++) {
+        (void)json_array_append_new(paths, json_string(found[i]));
+        free(found[i]);
+    }
+    control_answer(l->control, peer, json_pack("{s:o}", "paths", paths));
+}
+
+static void do_stop(struct sync_loop *l, uint64_t peer, const json_t *request)
+{
+    (void)request;
+    l->stop = true;
+    control_answer(l->control, peer, json_pack("{s:b}", "stopping", 1));
+}
+
+struct request_row {
+    const char *op;
+    void (*handle)(struct sync_loop *l, uint64_t peer, const json_t *request);
+};
+
+static const struct request_row request_rows[] = {
+    {"flush", do_flush},
+    {"sync", do_sync},
+    {"status", do_status},
+    {"ignored", do_ignored},
+    {"find_ignored", do_find_ignored},
+    {"stop", do_stop},
+};
+
+void sync_loop_request(void *ctx, uint64_t peer, const json_t *request)
+{
+    struct sync_loop *l = ctx;
+    const char *op = json_string_value(json_object_get(request, "op"));
+    for (size_t i = 0; op && i < sizeof(request_rows) / sizeof(request_rows[0]); i++) {
+        if (strcmp(request_rows[i].op, op) == 0) {
+            request_rows[i].handle(l, peer, request);
+            return;
+        }
+    }
+    control_answer_error(l->control, peer, ENOSYS,
+        "this watcher does not know the request; is it of another version?");
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/* What agent/sync_watch.c (the loop) and agent/sync_watch_control.c (its commands) share. */
+#ifndef AGENT_SYNC_WATCH_INTERNAL_H
+#define AGENT_SYNC_WATCH_INTERNAL_H
+
+#include "agent/control.h"
+#include "agent/settle.h"
+#include "agent/sync_internal.h"
+#include "agent/watch.h"
+
+#define SYNC_WAITERS_MAX CONTROL_PEERS_MAX
+
+/* A command that waits for its answer. */
+struct sync_waiter {
+    uint64_t peer;   /* 0: free */
+    bool wants_ack;  /* `sync`: acknowledged, not only on its way */
+    uint64_t cookie; /* what must be seen first; 0: seen */
+    bool started;    /* everything dirty then is on its way: seq says until where */
+    uint64_t seq;
+    uint64_t deadline_ns;
+    struct sync_totals before; /* as of the request */
+};
+
+struct sync_loop {
+    struct sync *s;
+    const struct sync_watch_config *config;
+    struct watch *watch;
+    struct settle *settle;
+    struct control *control;
+    struct sync_waiter waiters[SYNC_WAITERS_MAX];
+    uint64_t begun_wall_ns;
+
+    bool rescan;      /* everything must be scanned */
+    bool look_around; /* the folders without watches must be scanned */
+    uint64_t poll_at_ns, audit_at_ns;
+    uint64_t retry_at_ns, backoff_ns; /* while the server is away */
+    bool said_away, said_ready, said_polling;
+    uint64_t burst_ns;           /* when the first change of this burst was taken up; 0: no burst */
+    struct sync_totals said;     /* totals when SENT was said last */
+    char problem[ERR_MSG_BYTES]; /* "" = none */
+    bool stop;
+    struct err *e; /* why the loop ends by itself */
+    int result;
+};
+
+/* Is everything that was dirty on its way? */
+bool sync_loop_is_clean(const struct sync_loop *l);
+/* What happened since `before`. */
+void sync_loop_since(
+    const struct sync_loop *l, const struct sync_totals *before, struct sync_totals *ret);
+
+control_handler sync_loop_request; /* ctx: the loop */
+/* Answer the commands whose time has come. */
+void sync_loop_answer(struct sync_loop *l);
+void sync_loop_cookie(struct sync_loop *l, uint64_t number);
+/* Cookies were lost with their watch: make new ones. */
+void sync_loop_renew_cookies(struct sync_loop *l);
+/* The next deadline of a command, or UINT64_MAX. */
+uint64_t sync_loop_deadline(const struct sync_loop *l);
+
+#endif
