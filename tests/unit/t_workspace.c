@@ -3,7 +3,8 @@
 #include "tests/unit/sandbox_fixture.h"
 
 #include <dirent.h>
-#include <sys/wait.h>
+
+#include "shared/delta.h"
 
 #include "shared/banned.h"
 
@@ -183,6 +184,17 @@ static void test_moves(void **state)
     (void)apply_ok(f->sb, PUT("p/q", "Q"));
     (void)apply_ok(f->sb, MOVE("p/q", "q2"), DELETE("p"), MOVE("q2", "p"));
     assert_true(is_file(f, "p", "Q"));
+    assert_sound(f);
+    /* Parent and child move apart, whichever is named first. */
+    (void)apply_ok(f->sb, PUT("u/v/w", "W"), PUT("u/x", "X"));
+    (void)apply_ok(f->sb, MOVE("u/v", "v2"), MOVE("u", "u2"));
+    assert_true(is_file(f, "v2/w", "W"));
+    assert_true(is_file(f, "u2/x", "X"));
+    (void)apply_ok(f->sb, MOVE("v2", "u2/v"));
+    (void)apply_ok(f->sb, MOVE("u2", "u3"), MOVE("u3/v", "v3"), MOVE("u3/x", "x3"));
+    assert_true(is_file(f, "v3/w", "W"));
+    assert_true(is_file(f, "x3", "X"));
+    assert_false(exists(f, "u3/v"));
     assert_sound(f);
     apply_refused(f->sb, PROTO_PATH_CONFLICT, MKDIR("m"), MOVE("m", "m/n"));
     assert_false(exists(f, "m"));
@@ -478,6 +490,168 @@ static void test_stale_manifest(void **state)
     assert_sound(f);
 }
 
+/* ---- the framed wire, with deltas */
+
+struct wire {
+    struct buf b;
+    size_t at;
+};
+
+static ssize_t read_wire(void *ctx, void *data, size_t len)
+{
+    struct wire *w = ctx;
+    size_t left = w->b.len - w->at, n = len < left ? len : left;
+
+    memcpy(data, w->b.data + w->at, n);
+    w->at += n;
+    return (ssize_t)n;
+}
+
+static int to_buf(void *ctx, const void *data, size_t len)
+{
+    return buf_add(ctx, data, len);
+}
+
+static int temporary(const void *data, size_t len)
+{
+    int fd = open("/tmp", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+
+    assert_true(fd >= 0);
+    assert_int_equal(io_write_all(fd, data, len), 0);
+    return fd;
+}
+
+/* Send a delta from `from` to `to` for big.bin; `base` is what it claims to be made for. */
+static enum proto_error send_patch(
+    struct fixture *f, const char *from, const char *to, size_t len, const char *base, bool copy)
+{
+    struct changes_begin begin = {.client = "", .if_generation = CHANGES_NO_GENERATION};
+    struct change_op op = {.kind = CHANGE_PATCH,
+        .path = "big.bin",
+        .base_kind = CHANGE_BASE_HASH,
+        .size = len,
+        .has_hash = true};
+    struct wire wire = {.at = 0};
+    struct delta_sig *sig = NULL;
+    struct delta_result made;
+    struct hash unused;
+    struct buf delta;
+    struct sandbox_apply_result res;
+    struct err e = ERR_INIT;
+    int from_fd = temporary(from, len), to_fd = temporary(to, len);
+    struct changes_writer *w = changes_writer_new();
+
+    buf_init(&wire.b, 1 << 20);
+    buf_init(&delta, 1 << 20);
+    assert_int_equal(delta_sig_make(from_fd, len, true, &sig, &unused, &e), 0);
+    assert_int_equal(delta_make(sig, to_fd, len, 1 << 20, to_buf, &delta, &made, &e), 0);
+    hash_buf(base, len, &op.base);
+    hash_buf(to, len, &op.hash);
+    op.content_len = delta.len;
+    assert_int_equal(changes_write_begin(w, &begin, &wire.b), 0);
+    assert_int_equal(changes_write_op(w, &op, &wire.b), 0);
+    assert_int_equal(changes_write_data(w, delta.data, delta.len, &wire.b), 0);
+    if (copy) {
+        op = (struct change_op){.kind = CHANGE_COPY,
+            .path = "big.bin",
+            .to = "copy.bin",
+            .size = len,
+            .hash = op.hash,
+            .has_hash = true};
+        assert_int_equal(changes_write_op(w, &op, &wire.b), 0);
+    }
+    assert_int_equal(changes_write_end(w, &wire.b), 0);
+    struct changes_reader *reader = changes_reader_new(read_wire, &wire);
+    assert_int_equal(changes_read_begin(reader, &begin, &e), 0);
+    struct changes_feed feed = changes_reader_feed(reader);
+    int r = sandbox_apply(f->sb, &begin, &feed, &res, &e);
+    sandbox_apply_result_release(&res);
+    changes_reader_free(reader);
+    changes_writer_free(w);
+    delta_sig_free(sig);
+    buf_release(&delta);
+    buf_release(&wire.b);
+    (void)close(from_fd);
+    (void)close(to_fd);
+    return r == 0 ? PROTO_OK : e.refusal ? e.refusal : PROTO_INTERNAL;
+}
+
+static void test_patches(void **state)
+{
+    struct fixture *f = *state;
+    enum { LEN = 100000 };
+    char *one = malloc(LEN + 1), *two = malloc(LEN + 1), *three = malloc(LEN + 1);
+    char name[512];
+    struct stat st;
+
+    assert_true(one && two && three);
+    for (size_t i = 0; i < LEN; i++)
+        one[i] = (char)('a' + (i * 2654435761u >> 13) % 26);
+    one[LEN] = '\0';
+    memcpy(two, one, LEN + 1);
+    memcpy(two + 50000, "INSERTED", 8);
+    memcpy(three, two, LEN + 1);
+    three[7] = '#';
+    (void)apply_ok(f->sb, {.kind = CHANGE_PUT, .path = "big.bin", .text = one, .mode = 0755});
+    /* The patched content can be copied in the same set. */
+    assert_int_equal(send_patch(f, one, two, LEN, one, true), PROTO_OK);
+    assert_true(is_file(f, "big.bin", two));
+    assert_true(is_file(f, "copy.bin", two));
+    assert_int_equal(stat(at(f, "copy.bin", name), &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0755);
+    assert_sound(f);
+    /* Against what is not there any more. */
+    assert_int_equal(send_patch(f, one, three, LEN, one, false), PROTO_BASE_MISMATCH);
+    /* Against what a program wrote behind the manifest. */
+    program_writes(f, "big.bin", one);
+    assert_int_equal(send_patch(f, two, three, LEN, two, false), PROTO_BASE_MISMATCH);
+    assert_int_equal(send_patch(f, one, three, LEN, one, false), PROTO_OK);
+    assert_true(is_file(f, "big.bin", three));
+    /* A delta made for something else than it says. */
+    assert_int_equal(send_patch(f, one, two, LEN, three, false), PROTO_HASH_MISMATCH);
+    assert_true(is_file(f, "big.bin", three));
+    assert_sound(f);
+    free(one);
+    free(two);
+    free(three);
+}
+
+/* The workspaces' file system is not that of the data: staging lies beside them. */
+static void test_other_file_system(void **state)
+{
+    struct fixture f;
+    char path[256], shm[64] = "/dev/shm/silt-test-XXXXXX";
+    struct sandbox_spec spec = {.image = "host"};
+    struct stat st;
+
+    (void)state;
+    fixture_init(&f);
+    fixture_close(&f);
+    if (stat("/dev/shm", &st) < 0 || !mkdtemp(shm)) {
+        fixture_release(&f);
+        skip();
+    }
+    (void)snprintf(f.work, sizeof f.work, "%s", shm);
+    f.data[strlen(f.data) - 1] = '2';
+    f.db[strlen(f.db) - 1] = '2';
+    fixture_open(&f);
+    assert_int_equal(sandbox_create(f.all, &spec, &f.sb, NULL), 0);
+    (void)apply_ok(f.sb, PUT("a", "1"), PUT("d/b", "2"));
+    (void)apply_ok(f.sb, MOVE("d", "e"), PUT("a", "3"), DELETE("e/b"));
+    assert_true(is_file(&f, "a", "3"));
+    (void)snprintf(path, sizeof path, "%s/.silt/staging/%s", shm, sandbox_id(f.sb));
+    struct stat data, shared;
+    if (stat(f.data, &data) == 0 && stat(shm, &shared) == 0 && data.st_dev != shared.st_dev)
+        assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(sandbox_delete(f.sb, NULL), 0);
+    assert_int_equal(stat(path, &st), -1);
+    fixture_close(&f);
+    int dir = open("/dev/shm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(tree_remove_at(dir, strrchr(shm, '/') + 1, NULL), 0);
+    (void)close(dir);
+    fixture_release(&f);
+}
+
 /* Python takes bytecode for current when size and whole second are the same. */
 static void test_mtime_seconds(void **state)
 {
@@ -523,6 +697,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_odd_entries, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stale_manifest, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mtime_seconds, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_patches, setup, teardown),
+        cmocka_unit_test(test_other_file_system),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
