@@ -41,7 +41,7 @@ struct config {
     uint64_t max_runs, max_queued, max_connections;
     struct config_limits limits, limits_max;
     uint64_t json_bytes, upload_bytes, body_deadline_ms;
-    uint64_t workspace_bytes, workspace_files, free_bytes, max_sandboxes;
+    uint64_t workspace_bytes, workspace_files, free_bytes;
     uint64_t keep_runs, keep_ms;
     uint64_t stop_ms;
     uint64_t log_level; /* enum log_level */

@@ -43,8 +43,6 @@ const struct config_setting config_settings[] = {
         "runs that may wait for their turn; beyond it requests are refused as busy"},
     {"max_connections", NULL, CONFIG_NUMBER, AT(max_connections), 16, 100000, "4096", NULL, "N",
         "connections open at the same time"},
-    {"max_sandboxes", NULL, CONFIG_NUMBER, AT(max_sandboxes), 1, 1000000, "10000", NULL, "N",
-        "sandboxes that may exist at the same time"},
     {"wall_time", NULL, CONFIG_DURATION, AT(limits.wall_ms), 1, 30 * DAY_MS, "60s", NULL, "TIME",
         "how long a program may run unless its request says otherwise"},
     {"max_wall_time", NULL, CONFIG_DURATION, AT(limits_max.wall_ms), 1, 30 * DAY_MS, "24h", NULL,

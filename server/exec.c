@@ -59,6 +59,13 @@ const struct err *run_error(const struct run *run)
     return run->facts.status == RUN_ERROR ? &run->facts.error : NULL;
 }
 
+json_t *run_pending(const struct run *run)
+{
+    if (run->req.seq == 0)
+        return json_null();
+    return json_pack("{s:s, s:I}", "client", run->req.client, "seq", (json_int_t)run->req.seq);
+}
+
 void run_cancel(struct run *run)
 {
     atomic_store(&run->cancel, true);

@@ -75,6 +75,8 @@ struct run_log *run_output(struct run *run);
 json_t *run_object(struct run *run, bool with_output);
 /* The error that kept the program from starting, or NULL. Valid after its end. */
 const struct err *run_error(const struct run *run);
+/* What it waits or waited for: {"client","seq"}, or null. New reference. */
+json_t *run_pending(const struct run *run);
 
 /* ---- by id: whether it goes on or is a record. Refusal PROTO_RUN_NOT_FOUND. */
 
