@@ -23,6 +23,7 @@
 #ifndef SHARED_TREE_H
 #define SHARED_TREE_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -51,7 +52,8 @@ struct tree_stat {
     uint32_t uid;
 };
 
-/* Hold the directory `path` (ours, absolute). The tree keeps its dev:ino for tree_same(). */
+/* Hold the directory `path` (ours, absolute, else -EINVAL; it may lead over symlinks, the last time
+ * that one is followed). The tree keeps its dev:ino for tree_same(). */
 int tree_open(const char *path, struct tree **ret, struct err *e) WARN_UNUSED;
 void tree_free(struct tree *t);
 void tree_freep(struct tree **t);
@@ -65,15 +67,22 @@ bool tree_same(const struct tree *t, const char *path);
 int tree_stat(const struct tree *t, const char *path, struct tree_stat *ret, struct err *e) WARN_UNUSED;
 void tree_stat_of(const struct stat *st, struct tree_stat *ret);
 
-/* Open a regular file for reading; its fstat in ret_stat (may be NULL). */
+/* Open a regular file for reading; its fstat in ret_stat (may be NULL). -EISDIR for a directory,
+ * -ELOOP for a symlink, -TREE_NOT_REGULAR for anything else; also when it could not be opened. */
 int tree_open_file(const struct tree *t, const char *path, int *ret_fd, struct tree_stat *ret_stat,
     struct err *e) WARN_UNUSED;
 
 /* Open a directory for reading (an ordinary descriptor, not O_PATH). */
 int tree_open_dir(const struct tree *t, const char *path, int *ret_fd, struct err *e) WARN_UNUSED;
 
-/* A symlink's target, at most PATH_BYTES_MAX bytes, into b (initialised by the caller). */
+/* A symlink's target, at most PATH_BYTES_MAX bytes, into b (initialised by the caller). -EINVAL if
+ * path is no symlink. */
 int tree_readlink(const struct tree *t, const char *path, struct buf *b, struct err *e) WARN_UNUSED;
+
+/*
+ * Modes, here and below: permission bits 0777 are taken, whatever umask says. Set-id and sticky bits
+ * are never given; a directory keeps the setgid and sticky bits that it has or inherits.
+ */
 
 /* mkdir; -EEXIST if anything is there. The directory gets mode | u+rwx. */
 int tree_mkdir(const struct tree *t, const char *path, uint32_t mode, struct err *e) WARN_UNUSED;
@@ -84,24 +93,33 @@ int tree_make_parents(const struct tree *t, const char *path, struct err *e) WAR
 int tree_symlink(const struct tree *t, const char *target, const char *path, struct err *e) WARN_UNUSED;
 
 /* chmod a regular file or directory by descriptor; a directory keeps u+rwx, a file u+r. -ELOOP for
- * a symlink. */
+ * a symlink, -TREE_NOT_REGULAR for anything else. Works on what has mode 000. Needs /proc before
+ * Linux 6.6 (-ENOSYS). */
 int tree_chmod(const struct tree *t, const char *path, uint32_t mode, struct err *e) WARN_UNUSED;
 
 /*
  * Put the staged entry stage_fd/stage_name (a file, symlink or whole directory tree on the same file
- * system; ours) under `path`, whose parent must exist.
+ * system, -EXDEV if not; ours; one component) under `path`, whose parent must exist.
  * If something is at path it is exchanged (RENAME_EXCHANGE), and afterwards lies at
  * stage_fd/stage_name for the caller to examine and remove: *ret_displaced says whether. Without
  * anything there: RENAME_NOREPLACE, retried as an exchange when somebody was quicker.
+ *
+ * On a file system without RENAME_EXCHANGE the name is missing for a moment; a crash then leaves the
+ * staged entry in its stage, and placing it again finishes the work. When somebody takes the name in
+ * that moment theirs stays: -EBUSY, the entry is still staged, and what was there before lies beside
+ * it as "aside-" + 16 hexadecimal digits. -EBUSY too for a name that never holds still. After any
+ * other failure everything is where it was.
  */
 int tree_place(const struct tree *t, int stage_fd, const char *stage_name, const char *path,
     bool *ret_displaced, struct err *e) WARN_UNUSED;
 
-/* Take the entry at path out of the tree to stage_fd/stage_name (which must not exist). */
+/* Take the entry at path out of the tree to stage_fd/stage_name (one component, which must not
+ * exist: -EEXIST). */
 int tree_take(const struct tree *t, const char *path, int stage_fd, const char *stage_name,
     struct err *e) WARN_UNUSED;
 
-/* Rename within the tree. -EEXIST when `to` exists and !replace. The parent of `to` must exist. */
+/* Rename within the tree. -EEXIST when `to` exists and !replace. The parent of `to` must exist.
+ * When both are hard links of one file, `from` goes. */
 int tree_move(const struct tree *t, const char *from, const char *to, bool replace,
     struct err *e) WARN_UNUSED;
 
@@ -113,6 +131,8 @@ int tree_rmdir(const struct tree *t, const char *path, struct err *e) WARN_UNUSE
  * Remove everything at dir_fd/name, whatever it is: iterative (no recursion, a bounded number of
  * descriptors at any depth), never follows a symlink, gives itself u+rwx on directories that lost it.
  * name is one component. Missing is success. Works for our own staging trees too.
+ * Mount points are not entered (-EXDEV). On failure everything else is removed all the same; while a
+ * program keeps adding names the end is -ENOTEMPTY or -EBUSY.
  */
 int tree_remove_at(int dir_fd, const char *name, struct err *e) WARN_UNUSED;
 int tree_remove(const struct tree *t, const char *path, struct err *e) WARN_UNUSED;
@@ -121,7 +141,13 @@ int tree_remove(const struct tree *t, const char *path, struct err *e) WARN_UNUS
  * Visit everything beneath `path` ("" = all) without following symlinks: a directory is visited
  * before what it holds, entries of one directory in byte order of their names. Iterative; entries
  * that vanish meanwhile are skipped; entries that cannot be read are told with `fault` (a positive
- * errno) and the walk goes on. Paths longer or deeper than path_check allows: fault ENAMETOOLONG.
+ * errno) and the walk goes on. Paths longer or deeper than path_check allows: fault ENAMETOOLONG
+ * (`path` is then not in the checked form).
+ *
+ * A directory is opened before its visit and listed after it: a visitor that starts to watch it
+ * misses nothing. If the listing itself then fails (EIO; ENOBUFS above 256 MiB of names held at one
+ * time) the directory is visited once more, with that fault, and counts as empty. Swapped for
+ * something else halfway, the rest of a directory counts as vanished. At most 66 descriptors.
  */
 enum tree_visit { TREE_VISIT_GO, TREE_VISIT_SKIP /* do not descend */, TREE_VISIT_STOP };
 struct tree_entry {
@@ -139,7 +165,9 @@ int tree_walk(const struct tree *t, const char *path, tree_visitor *visit, void 
  * The calling thread's identity for file access: fsgid first, then fsuid (and back in the other
  * order). Affects this thread only. A server without root has nothing to switch: uid equal to the
  * process's own is a no-op. Threads that use SQLite or serve HTTP never carry one.
- * tree_identity_enter verifies that the switch took place (-EPERM).
+ * tree_identity_enter verifies that the switch took place (-EPERM, and the thread is as before).
+ * Root's supplementary groups stay: the program drops them when it starts. tree_identity_leave
+ * aborts if the kernel refuses, which it never does to the thread that entered.
  */
 struct tree_identity {
     uid_t uid;
