@@ -67,14 +67,21 @@ static int add_date(struct buf *b)
     return buf_addf(b, "Date: %s\r\n", text);
 }
 
-/* The whole answer as it goes over the wire. */
-static int make_text(
-    struct http_request *req, int status, const char *type, const void *body, size_t len)
+/* An answer that is ready; neither response nor text: out of memory. */
+struct made {
+    int status;
+    struct MHD_Response *response;
+    char *text; /* instead: the whole answer as it goes over the wire */
+    size_t text_len;
+};
+
+static void make_text(
+    struct http_request *req, struct made *made, const char *type, const void *body, size_t len)
 {
     CLEANUP(buf_release) struct buf b;
     buf_init(&b, HTTP_EARLY_BYTES + HTTP_ANSWER_HEADER_BYTES + 1024);
-    int r = buf_addf(&b, "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Length: %zu\r\n", status,
-        MHD_get_reason_phrase_for((unsigned)status), len);
+    int r = buf_addf(&b, "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Length: %zu\r\n",
+        made->status, MHD_get_reason_phrase_for((unsigned)made->status), len);
     if (r == 0)
         r = add_date(&b);
     if (r == 0 && type)
@@ -88,10 +95,9 @@ static int make_text(
     if (r == 0 && req->method != HTTP_HEAD && len > 0)
         r = buf_add(&b, body, len);
     if (r < 0)
-        return r;
-    req->early_len = b.len;
-    req->early = buf_steal(&b);
-    return req->early ? 0 : -ENOMEM;
+        return;
+    made->text_len = b.len;
+    made->text = buf_steal(&b);
 }
 
 void http_answer_send_early(struct http_request *req, int fd)
@@ -150,39 +156,40 @@ static bool claim(struct http_request *req, enum http_answer_kind kind, size_t l
     return first;
 }
 
-/* The claimed answer is made; neither `response` nor req->early: out of memory. */
-static void publish(struct http_request *req, int status, struct MHD_Response *response)
+static void publish(struct http_request *req, const struct made *made)
 {
     pthread_mutex_lock(&req->lock);
     bool late = req->completed;
-    req->status = status;
+    req->status = made->status;
+    req->early = made->text;
+    req->early_len = made->text_len;
     if (!late)
-        req->response = response;
-    if (!response && !req->early)
+        req->response = made->response;
+    if (!made->response && !made->text)
         req->aborted = true;
     http_wake_io(req);
     pthread_mutex_unlock(&req->lock);
-    if (late && response)
-        MHD_destroy_response(response);
+    if (late && made->response)
+        MHD_destroy_response(made->response);
 }
 
 void http_reply(
     struct http_request *req, int status, const char *content_type, const void *body, size_t len)
 {
     bool early = false;
-    struct MHD_Response *response = NULL;
+    struct made made = {.status = status};
     if (!claim(req, ANSWER_WHOLE, len, &early))
         return;
     if (early) {
-        (void)make_text(req, status, content_type, body, len);
+        make_text(req, &made, content_type, body, len);
     } else {
         /* The library's prototype is not const; it copies. */
-        response = MHD_create_response_from_buffer(len, len ? (void *)(uintptr_t)body : NULL,
+        made.response = MHD_create_response_from_buffer(len, len ? (void *)(uintptr_t)body : NULL,
             len ? MHD_RESPMEM_MUST_COPY : MHD_RESPMEM_PERSISTENT);
-        if (response)
-            add_headers(req, response, content_type);
+        if (made.response)
+            add_headers(req, made.response, content_type);
     }
-    publish(req, status, response);
+    publish(req, &made);
 }
 
 void http_reply_fd(struct http_request *req, int status, const char *content_type, int fd,
@@ -200,7 +207,7 @@ void http_reply_fd(struct http_request *req, int status, const char *content_typ
             (void)fd_take(&own);
         add_headers(req, response, content_type);
     }
-    publish(req, status, response);
+    publish(req, &(struct made){.status = status, .response = response});
 }
 
 /* ---- error answers of our own */
@@ -250,11 +257,13 @@ void http_answer_make_early(struct http_request *req, enum proto_error code, con
     CLEANUP(buf_release) struct buf b;
     buf_init(&b, ERROR_JSON_BYTES);
     make_error(req, code, message, &b);
+    struct made made = {.status = proto_error_info(code)->http_status};
+    make_text(req, &made, "application/json", b.data, b.len);
     req->kind = ANSWER_WHOLE;
-    req->status = proto_error_info(code)->http_status;
+    req->early = made.text;
+    req->early_len = made.text_len;
+    req->aborted = !made.text;
     atomic_fetch_add(&req->server->requests, 1);
-    if (make_text(req, req->status, "application/json", b.data, b.len) < 0)
-        req->aborted = true;
 }
 
 /* ---- streams */
@@ -300,7 +309,7 @@ int http_stream_begin(struct http_request *req, int status, const char *content_
      * and closes. */
     if (response && req->method == HTTP_HEAD)
         (void)MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
-    publish(req, status, response);
+    publish(req, &(struct made){.status = status, .response = response});
     return response ? 0 : -ENOMEM;
 }
 
