@@ -40,19 +40,22 @@ int app_connect(struct app *app, struct err *e)
 
     if (r < 0)
         return r;
-    const char *server = app->opt.server ? app->opt.server
-        : config.server_from_env         ? config.server
-        : app->linked                    ? app->link.server
-        : config.server                  ? config.server
-                                         : "127.0.0.1:7458";
-    return client_new(&(struct client_config){.server = server, .token = config.token}, &app->client, e);
+    const char *server = app->opt.server          ? app->opt.server
+                         : config.server_from_env ? config.server
+                         : app->linked            ? app->link.server
+                         : config.server          ? config.server
+                                                  : "127.0.0.1:7458";
+    return client_new(
+        &(struct client_config){.server = server, .token = config.token}, &app->client, e);
 }
 
 static int copied_folder(const struct app *app, struct err *e)
 {
     return err_say(e, EEXIST,
-        "%s is a copy of a linked folder, or was moved to another disk; two folders must not fill one sandbox. "
-        "For a new sandbox: rm -r %s/.silt && silt init. To go on with the old one: silt init --sandbox %s",
+        "%s is a copy of a linked folder, or was moved to another disk; two folders must not fill "
+        "one sandbox. "
+        "For a new sandbox: rm -r %s/.silt && silt init. To go on with the old one: silt init "
+        "--sandbox %s",
         app->root, app->root, app->link.sandbox);
 }
 
@@ -76,7 +79,9 @@ static int check_server(const struct app *app, struct err *e)
 {
     if (!app->linked || strcmp(client_server(app->client), app->link.server) == 0)
         return 0;
-    return err_say(e, EINVAL, "%s is linked to %s, not to %s: leave out --server and SILT_SERVER, or remove %s/.silt to link anew",
+    return err_say(e, EINVAL,
+        "%s is linked to %s, not to %s: leave out --server and SILT_SERVER, or remove %s/.silt to "
+        "link anew",
         app->root, app->link.server, client_server(app->client), app->root);
 }
 
@@ -87,13 +92,16 @@ int app_need_link(struct app *app, struct err *e)
     if (r < 0)
         return r;
     if (!app->linked)
-        return err_say(e, ENOENT, "%s is not linked to a sandbox yet: `silt init` links it, `silt run FILE` links and runs",
+        return err_say(e, ENOENT,
+            "%s is not linked to a sandbox yet: `silt init` links it, `silt run FILE` links and "
+            "runs",
             app->root);
     r = app_connect(app, e);
     return r < 0 ? r : check_server(app, e);
 }
 
-int app_rest(struct app *app, const char *method, const char *path, json_t *body, json_t **ret, struct err *e)
+int app_rest(struct app *app, const char *method, const char *path, json_t *body, json_t **ret,
+    struct err *e)
 {
     CLEANUP(freep) char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
     struct client_response response;
@@ -121,8 +129,8 @@ int app_rest(struct app *app, const char *method, const char *path, json_t *body
 
 static const struct {
     const char *marker, *language;
-} languages[] = {{"pyproject.toml", "python"}, {"requirements.txt", "python"}, {"setup.py", "python"},
-    {"package.json", "node"}, {"go.mod", "go"}, {"Gemfile", "ruby"}};
+} languages[] = {{"pyproject.toml", "python"}, {"requirements.txt", "python"},
+    {"setup.py", "python"}, {"package.json", "node"}, {"go.mod", "go"}, {"Gemfile", "ruby"}};
 
 static const char *guess_language(const char *root)
 {
@@ -159,7 +167,8 @@ static int check_sandbox(struct app *app, const char *sandbox, struct err *e)
     CLEANUP(freep) char *path = NULL;
 
     if (!text_is_id("sb_", sandbox))
-        return err_say(e, EINVAL, "'%s' is no sandbox id: they look like sb_ and 26 letters and digits (silt sandbox ls)",
+        return err_say(e, EINVAL,
+            "'%s' is no sandbox id: they look like sb_ and 26 letters and digits (silt sandbox ls)",
             sandbox);
     if (asprintf(&path, "/v1/sandboxes/%s", sandbox) < 0)
         return err_set(e, ENOMEM, "look the sandbox up");
@@ -173,8 +182,8 @@ static int take_lease(struct app *app, struct err *e)
 
     if (asprintf(&path, "/v1/sandboxes/%s", app->link.sandbox) < 0)
         return err_set(e, ENOMEM, "take the writer lease");
-    json_t *body = json_pack("{s:{s:s, s:s, s:b}}", "writer", "link", app->link.id, "machine", app->link.machine,
-        "steal", app->opt.steal);
+    json_t *body = json_pack("{s:{s:s, s:s, s:b}}", "writer", "link", app->link.id, "machine",
+        app->link.machine, "steal", app->opt.steal);
     int r = app_rest(app, "PATCH", path, body, NULL, e);
     json_decref(body);
     return r;
@@ -189,7 +198,8 @@ int app_make_link(struct app *app, const char *sandbox, struct err *e)
     if (r < 0)
         return r;
     link_release(&app->link);
-    r = link_make(app->root, client_server(app->client), sandbox ? sandbox : created, &app->link, e);
+    r = link_make(
+        app->root, client_server(app->client), sandbox ? sandbox : created, &app->link, e);
     if (r == 0)
         r = take_lease(app, e);
     if (r == 0)
@@ -202,7 +212,8 @@ int app_make_link(struct app *app, const char *sandbox, struct err *e)
     return 0;
 }
 
-/* The old sandbox of a project whose .silt was lost: keep it, unless the user or the server says no. */
+/* The old sandbox of a project whose .silt was lost: keep it, unless the user or the server says
+ * no. */
 static bool relink(struct app *app, struct err *e)
 {
     struct link old;
@@ -211,15 +222,18 @@ static bool relink(struct app *app, struct err *e)
 
     if (link_recall(app->root, &old, &ignored) < 0)
         return false;
-    if (strcmp(old.server, client_server(app->client)) == 0 && check_sandbox(app, old.sandbox, &ignored) == 0 &&
-        out_ask(app, true, "%s was linked to the sandbox %s before; go on with it?", out_path(app->root), old.sandbox)) {
+    if (strcmp(old.server, client_server(app->client)) == 0 &&
+        check_sandbox(app, old.sandbox, &ignored) == 0 &&
+        out_ask(app, true, "%s was linked to the sandbox %s before; go on with it?",
+            out_path(app->root), old.sandbox)) {
         /* The same link id again: the server knows it as the writer, nothing has to be stolen. */
         app->link = old;
         app->linked = true;
         if (link_save(&app->link, e) < 0)
             app->linked = false;
         else
-            out_note(app, "linked %s to its earlier sandbox %s again", out_path(app->root), old.sandbox);
+            out_note(
+                app, "linked %s to its earlier sandbox %s again", out_path(app->root), old.sandbox);
         return app->linked;
     }
     link_release(&old);
@@ -237,11 +251,14 @@ static int survey_and_ask(const struct app *app, struct err *e)
     out_note(app, "%s (%llu files, %s) goes to %s", out_path(app->root), (unsigned long long)files,
         num_human_bytes(bytes, size, sizeof(size)), client_server(app->client));
     if (left_out[0])
-        out_note(app, "left out: %s (`silt ignored PATH` tells why; a `!` line in .siltignore includes)", left_out);
+        out_note(app,
+            "left out: %s (`silt ignored PATH` tells why; a `!` line in .siltignore includes)",
+            left_out);
     if ((files > ASK_FILES || bytes > ASK_BYTES) &&
         !out_ask(app, false, "that is much for a project: send it?"))
         return err_say(e, ECANCELED,
-            "%s holds %llu files, %s: list in .siltignore what is not needed, or answer yes with --yes",
+            "%s holds %llu files, %s: list in .siltignore what is not needed, or answer yes with "
+            "--yes",
             app->root, (unsigned long long)files, size);
     return 0;
 }

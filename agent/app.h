@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What every command of `silt` shares: its options, the way it talks to the user, its project and the
- * connection. The commands' functions stand here too; each lives in the cmd_*.c named beside it.
+ * What every command of `silt` shares: its options, the way it talks to the user, its project and
+ * the connection. The commands' functions stand here too; each lives in the cmd_*.c named beside
+ * it.
  *
  * Printing happens only in main.c, out.c, progress.c and the commands.
  */
@@ -16,12 +17,20 @@
 #include "agent/sync.h"
 
 /* Exit codes of silt itself; a run's own code passes through. */
-enum { EXIT_FINE = 0, EXIT_TROUBLE = 1, EXIT_USAGE = 2, EXIT_TIMED_OUT = 124, EXIT_SILT = 125, EXIT_CANNOT_RUN = 126, EXIT_NOT_FOUND = 127 };
+enum {
+    EXIT_FINE = 0,
+    EXIT_TROUBLE = 1,
+    EXIT_USAGE = 2,
+    EXIT_TIMED_OUT = 124,
+    EXIT_SILT = 125,
+    EXIT_CANNOT_RUN = 126,
+    EXIT_NOT_FOUND = 127
+};
 
 struct app {
     struct options opt;
-    char *cwd;     /* absolute, symlinks resolved: the shell's directory, or -C */
-    char *root;    /* the project's root, once app_link has found it */
+    char *cwd;  /* absolute, symlinks resolved: the shell's directory, or -C */
+    char *root; /* the project's root, once app_link has found it */
     struct link link;
     bool linked;
     struct client *client;
@@ -38,21 +47,24 @@ int app_connect(struct app *app, struct err *e) WARN_UNUSED;
 /* The linked project of cwd, and a client for it. -ENOENT with a sentence when it is not linked; a
  * copied folder is refused with the two ways on. */
 int app_need_link(struct app *app, struct err *e) WARN_UNUSED;
-/* As app_need_link, but links an unlinked project (asking where DESIGN says so) and tells about it. */
+/* As app_need_link, but links an unlinked project (asking where DESIGN says so) and tells about it.
+ */
 int app_auto_link(struct app *app, struct err *e) WARN_UNUSED;
 /* Make a new link to `sandbox` (NULL: a new sandbox is created). */
 int app_make_link(struct app *app, const char *sandbox, struct err *e) WARN_UNUSED;
 /* Print an error the way the user asked for (text or JSON) and return the exit code for it. */
 int app_fail(const struct app *app, const struct err *e);
 /* GET/POST/… a path with an optional JSON body; the parsed answer (new reference; NULL for 204). */
-int app_rest(struct app *app, const char *method, const char *path, json_t *body, json_t **ret, struct err *e) WARN_UNUSED;
+int app_rest(struct app *app, const char *method, const char *path, json_t *body, json_t **ret,
+    struct err *e) WARN_UNUSED;
 
 /* ---- out.c: words for people. All go to standard error but out_line. */
 bool out_is_terminal(int fd);
 /* Dimmed "silt: …" line; nothing in JSON mode. */
 void out_note(const struct app *app, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A yes-or-no question on the terminal. Without a terminal: `unasked`. --yes answers yes. */
-bool out_ask(const struct app *app, bool unasked, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+bool out_ask(const struct app *app, bool unasked, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 /* One JSON object on a line of standard output. Takes the reference. */
 void out_json(json_t *object);
 void out_error(const struct app *app, const struct err *e);

@@ -104,15 +104,16 @@ static bool add_named(struct client_call *call, const char *name, const char *va
     if (!value)
         return true;
     return snprintf(line, sizeof(line), "%s: %s", name, value) < (int)sizeof(line) &&
-        add_header(call, line);
+           add_header(call, line);
 }
 
 static bool build_headers(const struct client *c, struct client_call *call)
 {
     const struct client_request *req = &call->req;
-    bool ok = add_header(call, "Expect:") && add_header(call, "Silt-Protocol: " PROTO_VERSION_TEXT) &&
-        add_named(call, "Content-Encoding", req->content_encoding) &&
-        add_header(call, "Accept-Encoding:");
+    bool ok = add_header(call, "Expect:") &&
+              add_header(call, "Silt-Protocol: " PROTO_VERSION_TEXT) &&
+              add_named(call, "Content-Encoding", req->content_encoding) &&
+              add_header(call, "Accept-Encoding:");
 
     if (req->content_type)
         ok = ok && add_named(call, "Content-Type", req->content_type);
@@ -160,7 +161,8 @@ static void set_options(struct client_call *call)
     (void)curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     (void)curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     (void)curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
-    (void)curl_easy_setopt(easy, CURLOPT_PROXY, ""); /* the workspace goes where it was told, nowhere else */
+    (void)curl_easy_setopt(
+        easy, CURLOPT_PROXY, ""); /* the workspace goes where it was told, nowhere else */
     (void)curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
     (void)curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)call->req.timeout_ms);
     (void)curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->message);
@@ -176,8 +178,8 @@ static void set_options(struct client_call *call)
         strcmp(call->req.method, "HEAD") == 0 ? NULL : call->req.method);
 }
 
-int client_start(struct client *c, const struct client_request *req, client_done *done, void *done_ctx,
-    struct client_call **ret, struct err *e)
+int client_start(struct client *c, const struct client_request *req, client_done *done,
+    void *done_ctx, struct client_call **ret, struct err *e)
 {
     struct client_call *call = client_call_new(c->server, req);
 
@@ -242,7 +244,8 @@ static void finish_ended(struct client *c)
     }
 }
 
-int client_step(struct client *c, struct pollfd *extra, unsigned extra_count, int timeout_ms, struct err *e)
+int client_step(
+    struct client *c, struct pollfd *extra, unsigned extra_count, int timeout_ms, struct err *e)
 {
     struct curl_waitfd fds[EXTRA_FDS_MAX];
     int running = 0, ready = 0;
@@ -272,7 +275,8 @@ struct waiter {
     struct err error;
 };
 
-static void waiter_done(void *ctx, int result, struct client_response *response, const struct err *e)
+static void waiter_done(
+    void *ctx, int result, struct client_response *response, const struct err *e)
 {
     struct waiter *w = ctx;
 
@@ -285,7 +289,8 @@ static void waiter_done(void *ctx, int result, struct client_response *response,
     response->error_details = NULL;
 }
 
-int client_call(struct client *c, const struct client_request *req, struct client_response *ret, struct err *e)
+int client_call(
+    struct client *c, const struct client_request *req, struct client_response *ret, struct err *e)
 {
     struct waiter w = {.response = ret, .error = ERR_INIT};
 
@@ -304,11 +309,13 @@ int client_call(struct client *c, const struct client_request *req, struct clien
 json_t *client_json(const struct client_response *r, struct err *e)
 {
     json_error_t where;
-    json_t *root = json_loadb((const char *)r->body.data, r->body.len, JSON_REJECT_DUPLICATES, &where);
+    json_t *root =
+        json_loadb((const char *)r->body.data, r->body.len, JSON_REJECT_DUPLICATES, &where);
 
     if (!root || !json_is_object(root)) {
         json_decref(root);
-        (void)err_say(e, EPROTO, "the server's answer is not JSON: is there another service at this address?");
+        (void)err_say(e, EPROTO,
+            "the server's answer is not JSON: is there another service at this address?");
         return NULL;
     }
     return root;

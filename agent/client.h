@@ -32,26 +32,28 @@ void client_free(struct client *c);
 const char *client_server(const struct client *c); /* normalised, "http://127.0.0.1:7458" */
 
 struct client_request {
-    const char *method;       /* "GET", "POST", … */
-    const char *path;         /* "/v1/sandboxes/sb_…/exec"; percent-encoded by the caller where needed */
-    const char *content_type; /* of the body, or NULL */
+    const char *method; /* "GET", "POST", … */
+    const char *path; /* "/v1/sandboxes/sb_…/exec"; percent-encoded by the caller where needed */
+    const char *content_type;     /* of the body, or NULL */
     const char *content_encoding; /* "zstd" or NULL */
-    const void *body;         /* borrowed until done; or: */
+    const void *body;             /* borrowed until done; or: */
     size_t body_len;
-    /* Streamed body: count, 0 at its end, -errno aborts. body_len UINT64_MAX-like unknown → chunked. */
+    /* Streamed body: count, 0 at its end, -errno aborts. body_len UINT64_MAX-like unknown →
+     * chunked. */
     ssize_t (*read_body)(void *ctx, void *data, size_t len);
-    uint64_t stream_len;      /* with read_body: its length, UINT64_MAX if unknown */
+    uint64_t stream_len;        /* with read_body: its length, UINT64_MAX if unknown */
     const char *const *headers; /* further "Name: value" lines, NULL-terminated, or NULL */
-    uint32_t timeout_ms;      /* whole request; 0 = none (streams); connecting always has 5 s */
-    /* Pieces of a 2xx response as they come; NULL: collected into client_response.body. Non-zero aborts. */
+    uint32_t timeout_ms;        /* whole request; 0 = none (streams); connecting always has 5 s */
+    /* Pieces of a 2xx response as they come; NULL: collected into client_response.body. Non-zero
+     * aborts. */
     int (*on_data)(void *ctx, const void *data, size_t len);
-    void *ctx;                /* for read_body and on_data */
+    void *ctx; /* for read_body and on_data */
 };
 
 struct client_response {
-    int status;            /* 0 if there was none: see the error */
-    struct buf body;       /* at most 64 MiB; everything unless on_data took it */
-    char etag[96], run_id[40]; /* headers ETag and Silt-Run-Id, or "" */
+    int status;                          /* 0 if there was none: see the error */
+    struct buf body;                     /* at most 64 MiB; everything unless on_data took it */
+    char etag[96], run_id[40];           /* headers ETag and Silt-Run-Id, or "" */
     uint64_t bytes_sent, bytes_received; /* on the wire: headers and bodies */
     uint64_t elapsed_us;
     bool retryable;        /* from the error object, or a broken connection */
@@ -65,19 +67,22 @@ void client_response_release(struct client_response *r);
  * when nobody listens (the sentence names the server and the command that starts one), -ETIMEDOUT,
  * -ECONNRESET; -EPROTO with e->refusal for an error object of the server, its message in e->msg.
  */
-int client_call(struct client *c, const struct client_request *req, struct client_response *ret, struct err *e) WARN_UNUSED;
+int client_call(struct client *c, const struct client_request *req, struct client_response *ret,
+    struct err *e) WARN_UNUSED;
 
 /* Begin without waiting. `done` is called from client_step, with the same code and error that
  * client_call would return; the response is released after it returns. The request's strings and
  * callbacks must live until then. */
-typedef void client_done(void *ctx, int result, struct client_response *response, const struct err *e);
-int client_start(struct client *c, const struct client_request *req, client_done *done, void *done_ctx,
-    struct client_call **ret, struct err *e) WARN_UNUSED;
+typedef void client_done(
+    void *ctx, int result, struct client_response *response, const struct err *e);
+int client_start(struct client *c, const struct client_request *req, client_done *done,
+    void *done_ctx, struct client_call **ret, struct err *e) WARN_UNUSED;
 /* Drop a request that is under way; its done is not called. */
 void client_abort(struct client *c, struct client_call *call);
 /* Wait at most timeout_ms for progress or for one of the caller's descriptors (revents are filled);
  * run what is due. Returns how many of our requests are under way, or -errno. */
-int client_step(struct client *c, struct pollfd *extra, unsigned extra_count, int timeout_ms, struct err *e) WARN_UNUSED;
+int client_step(struct client *c, struct pollfd *extra, unsigned extra_count, int timeout_ms,
+    struct err *e) WARN_UNUSED;
 
 /* Parse a response body as a JSON object (new reference), duplicates rejected. */
 json_t *client_json(const struct client_response *r, struct err *e);

@@ -33,8 +33,8 @@ size_t client_call_read(char *data, size_t size, size_t count, void *ctx)
     return (size_t)n;
 }
 
-/* A kept connection may turn out to be dead only when the request is on it: libcurl then rewinds the
- * body and takes a new one. Only a body in memory can be sent again. */
+/* A kept connection may turn out to be dead only when the request is on it: libcurl then rewinds
+ * the body and takes a new one. Only a body in memory can be sent again. */
 int client_call_seek(void *ctx, curl_off_t offset, int origin)
 {
     struct client_call *call = ctx;
@@ -101,7 +101,8 @@ size_t client_call_header(char *data, size_t size, size_t count, void *ctx)
 static void read_error_object(struct client_call *call, struct err *e)
 {
     struct client_response *r = &call->response;
-    json_t *root = json_loadb((const char *)r->body.data, r->body.len, JSON_REJECT_DUPLICATES, NULL);
+    json_t *root =
+        json_loadb((const char *)r->body.data, r->body.len, JSON_REJECT_DUPLICATES, NULL);
     json_t *error = root ? json_object_get(root, "error") : NULL;
     const char *code = error ? json_string_value(json_object_get(error, "code")) : NULL;
     const char *message = error ? json_string_value(json_object_get(error, "message")) : NULL;
@@ -109,7 +110,8 @@ static void read_error_object(struct client_call *call, struct err *e)
     if (!code || !message) {
         json_decref(root);
         (void)err_refuse(e, PROTO_INTERNAL,
-            "the server answered %d, which is not an answer of siltd: is there another service at this address?",
+            "the server answered %d, which is not an answer of siltd: is there another service at "
+            "this address?",
             r->status);
         return;
     }
@@ -129,16 +131,18 @@ static int transport_error(struct client_call *call, CURLcode code, struct err *
     switch (code) {
     case CURLE_COULDNT_CONNECT:
         return err_say(e, ECONNREFUSED,
-            "no server answers at %s: start one with `siltd`, or name another with --server or SILT_SERVER",
+            "no server answers at %s: start one with `siltd`, or name another with --server or "
+            "SILT_SERVER",
             server);
     case CURLE_COULDNT_RESOLVE_HOST:
-        return err_say(e, EHOSTUNREACH, "the name in %s cannot be resolved: check --server or SILT_SERVER",
-            server);
+        return err_say(e, EHOSTUNREACH,
+            "the name in %s cannot be resolved: check --server or SILT_SERVER", server);
     case CURLE_OPERATION_TIMEDOUT:
         return err_say(e, ETIMEDOUT, "the server at %s did not answer in time", server);
     case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL:
-        return err_say(e, EINVAL, "'%s' is no server address: use HOST:PORT or http://HOST:PORT", server);
+        return err_say(
+            e, EINVAL, "'%s' is no server address: use HOST:PORT or http://HOST:PORT", server);
     default:
         return err_say(e, ECONNRESET, "the connection to %s broke: %s", server,
             call->message[0] ? call->message : curl_easy_strerror(code));
@@ -162,8 +166,8 @@ int client_call_result(struct client_call *call, CURLcode code, struct err *e)
     r->bytes_received = (uint64_t)header_bytes + (uint64_t)down;
     r->elapsed_us = (uint64_t)us;
 
-    /* A server may answer before it has read the whole body and then close; its answer is worth more
-     * than the broken pipe. */
+    /* A server may answer before it has read the whole body and then close; its answer is worth
+     * more than the broken pipe. */
     if (status >= 400 && !call->aborted && r->body.len > 0) {
         read_error_object(call, e);
         return -EPROTO;

@@ -17,12 +17,12 @@ struct client_call {
     CURL *easy;
     struct curl_slist *headers;
     char *url;
-    size_t body_at;                 /* how much of req.body was read */
-    int aborted;                    /* -errno of a callback that gave up */
-    char message[CURL_ERROR_SIZE];  /* libcurl's own words */
+    size_t body_at;                /* how much of req.body was read */
+    int aborted;                   /* -errno of a callback that gave up */
+    char message[CURL_ERROR_SIZE]; /* libcurl's own words */
     client_done *done;
     void *done_ctx;
-    struct client_call *next;       /* in the client's list of those under way */
+    struct client_call *next; /* in the client's list of those under way */
 };
 
 /* NULL when out of memory. server must outlive it. */

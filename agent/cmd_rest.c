@@ -19,7 +19,10 @@
 static int take_page(json_t *page, json_t *all, char **cursor)
 {
     const char *next = json_string_value(json_object_get(page, "next_cursor"));
-    int r = json_array_extend(all, json_object_get(page, "items")) < 0 && json_object_get(page, "items") ? -ENOMEM : 0;
+    int r =
+        json_array_extend(all, json_object_get(page, "items")) < 0 && json_object_get(page, "items")
+            ? -ENOMEM
+            : 0;
 
     free(ptr_take(cursor));
     if (r == 0 && next) {
@@ -43,8 +46,8 @@ static int list_items(struct app *app, const char *query, size_t most, json_t **
         CLEANUP(freep) char *path = NULL;
         json_t *page = NULL;
 
-        if (r == 0 && asprintf(&path, "%slimit=%zu%s%s", query, most < PAGE ? most : PAGE, cursor ? "&cursor=" : "",
-                          cursor ? cursor : "") < 0)
+        if (r == 0 && asprintf(&path, "%slimit=%zu%s%s", query, most < PAGE ? most : PAGE,
+                          cursor ? "&cursor=" : "", cursor ? cursor : "") < 0)
             r = -ENOMEM;
         if (r == 0) {
             r = app_rest(app, "GET", path, NULL, &page, e);
@@ -105,11 +108,13 @@ static void show_file(json_t *item)
     const char *kind = text_of(item, "kind"), *target = text_of(item, "target");
 
     if (strcmp(kind, "file") == 0)
-        (void)num_human_bytes((uint64_t)json_integer_value(json_object_get(item, "size")), size, sizeof(size));
+        (void)num_human_bytes(
+            (uint64_t)json_integer_value(json_object_get(item, "size")), size, sizeof(size));
     else
         (void)snprintf(size, sizeof(size), "%s", kind);
-    printf("%s  %10s  %s  %s%s%s%s\n", text_of(item, "mode"), size, short_time(text_of(item, "mtime"), when),
-        out_path(text_of(item, "path")), strcmp(kind, "dir") == 0 ? "/" : "", *target ? " -> " : "", out_path(target));
+    printf("%s  %10s  %s  %s%s%s%s\n", text_of(item, "mode"), size,
+        short_time(text_of(item, "mtime"), when), out_path(text_of(item, "path")),
+        strcmp(kind, "dir") == 0 ? "/" : "", *target ? " -> " : "", out_path(target));
 }
 
 int cmd_ls(struct app *app)
@@ -122,10 +127,13 @@ int cmd_ls(struct app *app)
 
     buf_init(&coded, 4 * PATH_BYTES_MAX);
     if (r == 0 && app->opt.arg_count > 0 && path_resolve("", app->opt.args[0], &below) < 0)
-        r = err_say(&e, EINVAL, "'%s' is no path of the workspace: give it relative to the project's root", out_path(app->opt.args[0]));
+        r = err_say(&e, EINVAL,
+            "'%s' is no path of the workspace: give it relative to the project's root",
+            out_path(app->opt.args[0]));
     if (r == 0 && below && text_add_percent(&coded, below) < 0)
         r = err_set(&e, ENOMEM, "build a request");
-    if (r == 0 && asprintf(&query, "/v1/sandboxes/%s/files?%s%s%s", app->link.sandbox, coded.len ? "path=" : "", buf_str(&coded), coded.len ? "&" : "") < 0)
+    if (r == 0 && asprintf(&query, "/v1/sandboxes/%s/files?%s%s%s", app->link.sandbox,
+                      coded.len ? "path=" : "", buf_str(&coded), coded.len ? "&" : "") < 0)
         r = err_set(&e, ENOMEM, "build a request");
     if (r == 0)
         r = show_list(app, query, show_file, &e);
@@ -146,7 +154,8 @@ static void show_run(json_t *run)
         (void)snprintf(code, sizeof(code), "%lld", (long long)json_integer_value(exit_code));
     const char *what = text_of(run, "display");
     printf("%s  %-10s %-8s %9.1f ms  %s  %s\n", text_of(run, "id"), text_of(run, "status"), code,
-        json_number_value(json_object_get(run, "wall_ms")), short_time(text_of(run, "created_at"), when), out_path(what));
+        json_number_value(json_object_get(run, "wall_ms")),
+        short_time(text_of(run, "created_at"), when), out_path(what));
 }
 
 int cmd_ps(struct app *app)
@@ -155,7 +164,8 @@ int cmd_ps(struct app *app)
     CLEANUP(freep) char *query = NULL;
     int r = app_need_link(app, &e);
 
-    if (r == 0 && asprintf(&query, "/v1/runs?%s%s%s", app->opt.all ? "" : "sandbox=", app->opt.all ? "" : app->link.sandbox, app->opt.all ? "" : "&") < 0)
+    if (r == 0 && asprintf(&query, "/v1/runs?%s%s%s", app->opt.all ? "" : "sandbox=",
+                      app->opt.all ? "" : app->link.sandbox, app->opt.all ? "" : "&") < 0)
         r = err_set(&e, ENOMEM, "build a request");
     if (r == 0)
         r = show_list(app, query, show_run, &e);
@@ -246,7 +256,8 @@ int cmd_logs(struct app *app)
     if (r == 0 && app->opt.arg_count > 0) {
         id = strdup(app->opt.args[0]);
         if (!id || !text_is_id("run_", id))
-            r = err_say(&e, EINVAL, "'%s' is no run id: silt ps lists them", out_path(app->opt.args[0]));
+            r = err_say(
+                &e, EINVAL, "'%s' is no run id: silt ps lists them", out_path(app->opt.args[0]));
     } else if (r == 0) {
         r = latest_run(app, &id, &e);
     }
@@ -269,7 +280,8 @@ static void show_sandbox(json_t *sb)
 
     printf("%s  %-8s %6lld files %10s  %s  %s\n", text_of(sb, "id"), text_of(sb, "language"),
         (long long)json_integer_value(json_object_get(sb, "files")),
-        num_human_bytes((uint64_t)json_integer_value(json_object_get(sb, "bytes")), size, sizeof(size)),
+        num_human_bytes(
+            (uint64_t)json_integer_value(json_object_get(sb, "bytes")), size, sizeof(size)),
         short_time(text_of(sb, "used_at"), when), out_path(text_of(sb, "name")));
 }
 
@@ -282,7 +294,8 @@ static int which_sandbox(struct app *app, const char *named, char **ret_path, st
         r = app_need_link(app, e);
     } else {
         if (!text_is_id("sb_", named))
-            return err_say(e, EINVAL, "'%s' is no sandbox id: silt sandbox ls lists them", out_path(named));
+            return err_say(
+                e, EINVAL, "'%s' is no sandbox id: silt sandbox ls lists them", out_path(named));
         r = app_connect(app, e);
     }
     if (r == 0 && asprintf(ret_path, "/v1/sandboxes/%s", named ? named : app->link.sandbox) < 0)
@@ -343,13 +356,18 @@ static int remove_sandbox(struct app *app, const char *named, struct err *e)
         r = app_rest(app, "GET", path, NULL, &sb, e);
     if (r < 0)
         return r;
-    bool go = out_ask(app, false, "delete %s (%s): %lld files, %s on %s, with everything its runs produced? Local files stay.",
-        text_of(sb, "id"), out_path(text_of(sb, "name")), (long long)json_integer_value(json_object_get(sb, "files")),
-        num_human_bytes((uint64_t)json_integer_value(json_object_get(sb, "bytes")), size, sizeof(size)),
+    bool go = out_ask(app, false,
+        "delete %s (%s): %lld files, %s on %s, with everything its runs produced? Local files "
+        "stay.",
+        text_of(sb, "id"), out_path(text_of(sb, "name")),
+        (long long)json_integer_value(json_object_get(sb, "files")),
+        num_human_bytes(
+            (uint64_t)json_integer_value(json_object_get(sb, "bytes")), size, sizeof(size)),
         client_server(app->client));
     if (!go) {
-        r = err_say(e, ECANCELED, "nothing was deleted; --yes answers the question about %s (%lld files)", text_of(sb, "id"),
-            (long long)json_integer_value(json_object_get(sb, "files")));
+        r = err_say(e, ECANCELED,
+            "nothing was deleted; --yes answers the question about %s (%lld files)",
+            text_of(sb, "id"), (long long)json_integer_value(json_object_get(sb, "files")));
         json_decref(sb);
         return r;
     }

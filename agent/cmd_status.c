@@ -50,7 +50,8 @@ static int64_t pending_operations(struct app *app)
     return pending;
 }
 
-static void print_status(struct app *app, json_t *watcher, json_t *sb, const struct err *away, int64_t pending)
+static void print_status(
+    struct app *app, json_t *watcher, json_t *sb, const struct err *away, int64_t pending)
 {
     char size[16];
 
@@ -62,9 +63,11 @@ static void print_status(struct app *app, json_t *watcher, json_t *sb, const str
         printf("sandbox    %s, generation %lld, %lld files, %s\n", app->link.sandbox,
             (long long)json_integer_value(json_object_get(sb, "generation")),
             (long long)json_integer_value(json_object_get(sb, "files")),
-            num_human_bytes((uint64_t)json_integer_value(json_object_get(sb, "bytes")), size, sizeof(size)));
+            num_human_bytes(
+                (uint64_t)json_integer_value(json_object_get(sb, "bytes")), size, sizeof(size)));
         if (link && strcmp(link, app->link.id) != 0)
-            printf("writer     another folder fills this sandbox: %s (silt sync --steal takes it over)\n",
+            printf("writer     another folder fills this sandbox: %s (silt sync --steal takes it "
+                   "over)\n",
                 json_string_value(json_object_get(writer, "machine")));
     } else {
         printf("sandbox    %s: %s\n", app->link.sandbox, away->msg);
@@ -82,7 +85,8 @@ static void print_status(struct app *app, json_t *watcher, json_t *sb, const str
         printf("watcher    none (silt watch -d starts one)\n");
     }
     if (pending >= 0)
-        printf("pending    %s%lld change%s\n", pending ? "" : "nothing: ", (long long)pending, pending == 1 ? "" : "s");
+        printf("pending    %s%lld change%s\n", pending ? "" : "nothing: ", (long long)pending,
+            pending == 1 ? "" : "s");
 }
 
 int cmd_status(struct app *app)
@@ -94,11 +98,14 @@ int cmd_status(struct app *app)
         return app_fail(app, &e);
     json_t *watcher = watcher_status(app);
     json_t *sb = server_sandbox(app, &away);
-    int64_t pending = watcher ? json_integer_value(json_object_get(watcher, "pending")) : sb ? pending_operations(app) : -1;
+    int64_t pending = watcher ? json_integer_value(json_object_get(watcher, "pending"))
+                      : sb    ? pending_operations(app)
+                              : -1;
     if (app->opt.json) {
-        out_json(json_pack("{s:s, s:s, s:s, s:b, s:O?, s:O?, s:s?, s:I}", "root", app->root, "server", app->link.server,
-            "sandbox", app->link.sandbox, "reachable", sb != NULL, "watcher", watcher, "remote", sb, "problem",
-            sb ? NULL : away.msg, "pending", (json_int_t)pending));
+        out_json(json_pack("{s:s, s:s, s:s, s:b, s:O?, s:O?, s:s?, s:I}", "root", app->root,
+            "server", app->link.server, "sandbox", app->link.sandbox, "reachable", sb != NULL,
+            "watcher", watcher, "remote", sb, "problem", sb ? NULL : away.msg, "pending",
+            (json_int_t)pending));
     } else {
         print_status(app, watcher, sb, &away, pending);
     }
@@ -115,7 +122,8 @@ struct checkup {
     unsigned bad;
 };
 
-static void tell(struct checkup *c, bool good, const char *name, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+static void tell(struct checkup *c, bool good, const char *name, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 static void tell(struct checkup *c, bool good, const char *name, const char *fmt, ...)
 {
     char text[1024];
@@ -126,7 +134,8 @@ static void tell(struct checkup *c, bool good, const char *name, const char *fmt
     va_end(ap);
     c->bad += !good;
     if (c->app->opt.json)
-        err_ignore(json_array_append_new(c->items, json_pack("{s:s, s:b, s:s}", "check", name, "good", good, "text", text)));
+        err_ignore(json_array_append_new(
+            c->items, json_pack("{s:s, s:b, s:s}", "check", name, "good", good, "text", text)));
     else
         printf("%-4s  %-10s  %s\n", good ? "ok" : "BAD", name, text);
 }
@@ -143,7 +152,8 @@ static void check_server(struct checkup *c)
     if (app_rest(c->app, "GET", "/v1/info", NULL, &info, &e) < 0)
         tell(c, false, "server", "%s", e.msg);
     else
-        tell(c, true, "server", "%s answers, siltd %s", client_server(c->app->client), json_string_value(json_object_get(info, "version")));
+        tell(c, true, "server", "%s answers, siltd %s", client_server(c->app->client),
+            json_string_value(json_object_get(info, "version")));
     const char *note = json_string_value(json_object_get(health, "note"));
     if (note && *note)
         tell(c, true, "isolation", "%s", note);
@@ -168,9 +178,11 @@ static void check_inotify(struct checkup *c)
     uint64_t watches = read_number("/proc/sys/fs/inotify/max_user_watches");
     uint64_t queue = read_number("/proc/sys/fs/inotify/max_queued_events");
 
-    tell(c, watches >= 8192, "inotify", "%llu watches for one user, a queue of %llu events%s", (unsigned long long)watches,
-        (unsigned long long)queue,
-        watches >= 8192 ? "" : ": raise it with `sysctl fs.inotify.max_user_watches=524288`, or big projects are polled");
+    tell(c, watches >= 8192, "inotify", "%llu watches for one user, a queue of %llu events%s",
+        (unsigned long long)watches, (unsigned long long)queue,
+        watches >= 8192 ? ""
+                        : ": raise it with `sysctl fs.inotify.max_user_watches=524288`, or big "
+                          "projects are polled");
 }
 
 static void check_project(struct checkup *c)
@@ -180,13 +192,15 @@ static void check_project(struct checkup *c)
     char size[16];
 
     if (!app->linked) {
-        tell(c, true, "project", "%s is not linked yet: `silt run FILE` links it", app->root ? app->root : app->cwd);
+        tell(c, true, "project", "%s is not linked yet: `silt run FILE` links it",
+            app->root ? app->root : app->cwd);
         return;
     }
     tell(c, true, "project", "%s is linked to %s", app->root, app->link.sandbox);
     if (statvfs(app->root, &space) == 0) {
         uint64_t free_bytes = (uint64_t)space.f_bavail * space.f_frsize;
-        tell(c, free_bytes > (UINT64_C(16) << 20), "disk", "%s free for .silt", num_human_bytes(free_bytes, size, sizeof(size)));
+        tell(c, free_bytes > (UINT64_C(16) << 20), "disk", "%s free for .silt",
+            num_human_bytes(free_bytes, size, sizeof(size)));
     }
     struct err e = ERR_INIT;
     json_t *sb = server_sandbox(app, &e);
@@ -194,7 +208,10 @@ static void check_project(struct checkup *c)
     json_decref(sb);
     json_t *watcher = watcher_status(app);
     const char *problem = json_string_value(json_object_get(watcher, "problem"));
-    tell(c, problem == NULL, "watcher", "%s", problem ? problem : watcher ? "is running" : "none is running");
+    tell(c, problem == NULL, "watcher", "%s",
+        problem   ? problem
+        : watcher ? "is running"
+                  : "none is running");
     json_decref(watcher);
 }
 

@@ -6,8 +6,8 @@
 
 #include "agent/app.h"
 #include "agent/control.h"
-#include "agent/progress.h"
 #include "agent/run.h"
+#include "agent/talk.h"
 #include "agent/why.h"
 #include "shared/num.h"
 #include "shared/path.h"
@@ -17,46 +17,10 @@
 #define WAIT_DEFAULT_MS 10000
 #define SYNC_WAIT_DEFAULT_MS 600000
 
-struct talk {
-    struct app *app;
-    struct progress progress;
-};
-
-static void on_skipped(void *ctx, const char *path, const char *why)
-{
-    struct talk *t = ctx;
-
-    progress_clear(&t->progress);
-    out_note(t->app, "%s: %s", out_path(path), why);
-}
-
-static void on_conflict(void *ctx, const char *path)
-{
-    struct talk *t = ctx;
-
-    progress_clear(&t->progress);
-    out_note(t->app, "%s was changed on both sides: the local version was sent", out_path(path));
-}
-
-static void on_progress(void *ctx, uint64_t files, uint64_t files_total, uint64_t bytes, uint64_t bytes_total)
-{
-    struct talk *t = ctx;
-
-    progress_update(&t->progress, files, files_total, bytes, bytes_total);
-}
-
 static int open_sync(struct app *app, struct talk *talk, struct sync **ret, struct err *e)
 {
-    struct sync_config config = {
-        .link = &app->link,
-        .client = app->client,
-        .events = {.progress = on_progress, .skipped = on_skipped, .conflict = on_conflict, .ctx = talk},
-        .allow_empty = app->opt.allow_empty,
-        .steal = app->opt.steal,
-    };
-
-    talk->app = app;
-    progress_init(&talk->progress, app->opt.json);
+    talk_init(talk, app);
+    struct sync_config config = talk_sync_config(talk, true);
     return sync_open(&config, ret, e);
 }
 
@@ -68,18 +32,23 @@ int cmd_init(struct app *app)
     bool linked = false, moved = false;
     int r = link_find_root(app->cwd, &app->root, &linked, &e);
 
-    /* `init` is about the folder it is typed in, unless that is already part of a linked project. */
+    /* `init` is about the folder it is typed in, unless that is already part of a linked project.
+     */
     if (r == 0 && linked)
         r = link_load(app->root, &app->link, &moved, &e);
     if (r == 0)
         app->linked = linked && !moved;
     if (r == 0 && linked && !app->opt.sandbox && !moved) {
-        (void)err_say(&e, EEXIST, "%s is linked to %s on %s already; to link it anew, remove %s/.silt or name --sandbox ID",
+        (void)err_say(&e, EEXIST,
+            "%s is linked to %s on %s already; to link it anew, remove %s/.silt or name --sandbox "
+            "ID",
             app->root, app->link.sandbox, app->link.server, app->root);
         return app_fail(app, &e);
     }
     if (r == 0 && moved && !app->opt.sandbox && !app->opt.yes) {
-        (void)err_say(&e, EEXIST, "%s is a copy of a folder that is linked to %s: with --yes it gets a sandbox of its own, with --sandbox %s it takes that one over",
+        (void)err_say(&e, EEXIST,
+            "%s is a copy of a folder that is linked to %s: with --yes it gets a sandbox of its "
+            "own, with --sandbox %s it takes that one over",
             app->root, app->link.sandbox, app->link.sandbox);
         return app_fail(app, &e);
     }
@@ -94,9 +63,11 @@ int cmd_init(struct app *app)
     if (r < 0)
         return app_fail(app, &e);
     if (app->opt.json)
-        out_json(json_pack("{s:s, s:s, s:s}", "root", app->root, "server", app->link.server, "sandbox", app->link.sandbox));
+        out_json(json_pack("{s:s, s:s, s:s}", "root", app->root, "server", app->link.server,
+            "sandbox", app->link.sandbox));
     else
-        printf("%s is linked to %s on %s\n", out_path(app->root), app->link.sandbox, app->link.server);
+        printf(
+            "%s is linked to %s on %s\n", out_path(app->root), app->link.sandbox, app->link.server);
     return EXIT_FINE;
 }
 
@@ -104,11 +75,12 @@ int cmd_init(struct app *app)
 
 static json_t *totals_json(const struct sync_totals *t)
 {
-    return json_pack("{s:I, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:i, s:f, s:f, s:f}", "generation",
-        (json_int_t)t->generation, "created", (int)t->created, "updated", (int)t->updated, "moved", (int)t->moved,
-        "deleted", (int)t->deleted, "bytes_sent", (json_int_t)t->bytes_sent, "bytes_received",
-        (json_int_t)t->bytes_received, "content_bytes", (json_int_t)t->content_bytes, "conflicts", (int)t->conflicts,
-        "skipped", (int)t->skipped, "scan_ms", t->scan_ms, "send_ms", t->send_ms, "elapsed_ms", t->elapsed_ms);
+    return json_pack("{s:I, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:i, s:f, s:f, s:f}",
+        "generation", (json_int_t)t->generation, "created", (int)t->created, "updated",
+        (int)t->updated, "moved", (int)t->moved, "deleted", (int)t->deleted, "bytes_sent",
+        (json_int_t)t->bytes_sent, "bytes_received", (json_int_t)t->bytes_received, "content_bytes",
+        (json_int_t)t->content_bytes, "conflicts", (int)t->conflicts, "skipped", (int)t->skipped,
+        "scan_ms", t->scan_ms, "send_ms", t->send_ms, "elapsed_ms", t->elapsed_ms);
 }
 
 static void print_totals(json_t *t)
@@ -121,13 +93,17 @@ static void print_totals(json_t *t)
     double ms = json_number_value(json_object_get(t, "elapsed_ms"));
 
     if (created + updated + moved + deleted == 0) {
-        printf("in sync, generation %lld (%.1f ms)\n", (long long)json_integer_value(json_object_get(t, "generation")), ms);
+        printf("in sync, generation %lld (%.1f ms)\n",
+            (long long)json_integer_value(json_object_get(t, "generation")), ms);
         return;
     }
-    printf("generation %lld: %lld created, %lld updated, %lld moved, %lld deleted; %s sent in %.1f ms\n",
-        (long long)json_integer_value(json_object_get(t, "generation")), (long long)created, (long long)updated,
-        (long long)moved, (long long)deleted,
-        num_human_bytes((uint64_t)json_integer_value(json_object_get(t, "bytes_sent")), sent, sizeof(sent)), ms);
+    printf("generation %lld: %lld created, %lld updated, %lld moved, %lld deleted; %s sent in %.1f "
+           "ms\n",
+        (long long)json_integer_value(json_object_get(t, "generation")), (long long)created,
+        (long long)updated, (long long)moved, (long long)deleted,
+        num_human_bytes(
+            (uint64_t)json_integer_value(json_object_get(t, "bytes_sent")), sent, sizeof(sent)),
+        ms);
 }
 
 static int sync_here(struct app *app, json_t **ret, struct err *e)
@@ -150,7 +126,8 @@ static int sync_here(struct app *app, json_t **ret, struct err *e)
     return r;
 }
 
-static int ask_watcher(const struct app *app, const char *op, uint32_t timeout_ms, json_t **ret, struct err *e)
+static int ask_watcher(
+    const struct app *app, const char *op, uint32_t timeout_ms, json_t **ret, struct err *e)
 {
     json_t *ask = json_pack("{s:s, s:i}", "op", op, "timeout_ms", (int)timeout_ms);
     int r = control_request(app->root, ask, timeout_ms + 1000, ret, e);
@@ -159,7 +136,8 @@ static int ask_watcher(const struct app *app, const char *op, uint32_t timeout_m
     return r;
 }
 
-/* By the watcher if there is one, else by ourselves; another command may hold the lock for a moment. */
+/* By the watcher if there is one, else by ourselves; another command may hold the lock for a
+ * moment. */
 static int sync_anyhow(struct app *app, json_t **ret, struct err *e)
 {
     uint32_t wait = app->opt.wait_ms ? (uint32_t)app->opt.wait_ms : SYNC_WAIT_DEFAULT_MS;
@@ -212,8 +190,8 @@ static int flush_here(struct app *app, json_t **ret, struct err *e)
     if (r == 0) {
         sync_barrier(sync, &client, &seq);
         sync_totals(sync, &totals);
-        *ret = json_pack("{s:s, s:I, s:I, s:[]}", "client", client, "seq", (json_int_t)seq, "generation",
-            (json_int_t)totals.generation, "pending");
+        *ret = json_pack("{s:s, s:I, s:I, s:[]}", "client", client, "seq", (json_int_t)seq,
+            "generation", (json_int_t)totals.generation, "pending");
     }
     sync_close(sync);
     return r;
@@ -245,10 +223,14 @@ static int project_path(const struct app *app, const char *text, char **ret, str
     int r;
 
     if (text[0] == '/')
-        r = strncmp(text, app->root, len) == 0 && text[len] == '/' ? path_resolve("", text + len + 1, ret) : -EINVAL;
+        r = strncmp(text, app->root, len) == 0 && text[len] == '/'
+                ? path_resolve("", text + len + 1, ret)
+                : -EINVAL;
     else
         r = path_resolve(base, text, ret);
-    return r < 0 ? err_say(e, EINVAL, "'%s' does not lie in the project %s", out_path(text), app->root) : 0;
+    return r < 0 ? err_say(
+                       e, EINVAL, "'%s' does not lie in the project %s", out_path(text), app->root)
+                 : 0;
 }
 
 int cmd_ignored(struct app *app)
@@ -271,9 +253,10 @@ int cmd_ignored(struct app *app)
     if (r < 0)
         return app_fail(app, &e);
     if (app->opt.json)
-        out_json(json_pack("{s:s, s:b, s:s}", "path", path, "ignored", ignored, "why", buf_str(&why)));
+        out_json(
+            json_pack("{s:s, s:b, s:s}", "path", path, "ignored", ignored, "why", buf_str(&why)));
     else
-        printf("%s: %s\n", out_path(path), ignored ? buf_str(&why) : "is synced");
+        printf("%s%s\n", ignored ? "" : out_path(path), ignored ? buf_str(&why) : " is synced");
     return ignored ? EXIT_FINE : EXIT_TROUBLE;
 }
 
@@ -289,8 +272,7 @@ void run_explain_missing(struct app *app, const char *name)
         CLEANUP(buf_release) struct buf why;
         buf_init(&why, 16384);
         if (why_ignored(app->root, found[i], &is_ignored, &why, &ignored) == 0 && is_ignored)
-            out_note(app, "%s is here but not synced: %s. The line !/%s in .siltignore includes it", out_path(found[i]),
-                buf_str(&why), out_path(found[i]));
+            out_note(app, "%s exists here, but %s", out_path(found[i]), buf_str(&why));
         free(found[i]);
     }
 }

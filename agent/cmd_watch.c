@@ -10,6 +10,7 @@
 
 #include "agent/app.h"
 #include "agent/control.h"
+#include "agent/talk.h"
 #include "shared/io.h"
 #include "shared/num.h"
 
@@ -28,14 +29,14 @@ static void on_stop(int sig)
 
 struct watcher {
     struct app *app;
-    pid_t child;      /* the `silt run` of --run that is going on, or 0 */
+    pid_t child;       /* the `silt run` of --run that is going on, or 0 */
     char **child_argv; /* NULL: nothing is run */
 };
 
 /* ---- --run: a `silt run` of our own per change; it flushes through our control socket */
 
-/* The server ends a run whose client goes away, so ending the client is enough. SIGKILL, because the
- * child may be waiting for an answer of our own control socket just now. */
+/* The server ends a run whose client goes away, so ending the client is enough. SIGKILL, because
+ * the child may be waiting for an answer of our own control socket just now. */
 static void end_child(struct watcher *w)
 {
     int status;
@@ -105,11 +106,13 @@ static char **build_child_argv(struct app *app)
         (unsigned long long)(o->timeout_ms ? o->timeout_ms : UINT64_C(86400000)));
     ADD(timeout);
     if (o->memory_bytes) {
-        (void)snprintf(memory, sizeof(memory), "--memory=%llu", (unsigned long long)o->memory_bytes);
+        (void)snprintf(
+            memory, sizeof(memory), "--memory=%llu", (unsigned long long)o->memory_bytes);
         ADD(memory);
     }
     if (o->max_output) {
-        (void)snprintf(output, sizeof(output), "--max-output=%llu", (unsigned long long)o->max_output);
+        (void)snprintf(
+            output, sizeof(output), "--max-output=%llu", (unsigned long long)o->max_output);
         ADD(output);
     }
     ADD(o->run_file ? o->run_file : "--");
@@ -124,18 +127,22 @@ static char **build_child_argv(struct app *app)
 
 static json_t *said_json(enum sync_said what, const struct sync_totals *t, const char *text)
 {
-    static const char *const names[] = {
-        [SYNC_SAID_READY] = "ready", [SYNC_SAID_SENT] = "sent", [SYNC_SAID_AWAY] = "away", [SYNC_SAID_BACK] = "back",
-        [SYNC_SAID_PROBLEM] = "problem", [SYNC_SAID_RUN_WANTED] = "run"};
+    static const char *const names[] = {[SYNC_SAID_READY] = "ready",
+        [SYNC_SAID_SENT] = "sent",
+        [SYNC_SAID_AWAY] = "away",
+        [SYNC_SAID_BACK] = "back",
+        [SYNC_SAID_PROBLEM] = "problem",
+        [SYNC_SAID_RUN_WANTED] = "run"};
     json_t *o = json_pack("{s:s}", "event", names[what]);
 
     if (text)
         err_ignore(json_object_set_new(o, "text", json_string(text)));
     if (t)
-        err_ignore(json_object_update_new(o,
-            json_pack("{s:I, s:i, s:i, s:i, s:i, s:I, s:f}", "generation", (json_int_t)t->generation, "created",
-                (int)t->created, "updated", (int)t->updated, "moved", (int)t->moved, "deleted", (int)t->deleted,
-                "bytes_sent", (json_int_t)t->bytes_sent, "elapsed_ms", t->elapsed_ms)));
+        err_ignore(json_object_update_new(
+            o, json_pack("{s:I, s:i, s:i, s:i, s:i, s:I, s:f}", "generation",
+                   (json_int_t)t->generation, "created", (int)t->created, "updated",
+                   (int)t->updated, "moved", (int)t->moved, "deleted", (int)t->deleted,
+                   "bytes_sent", (json_int_t)t->bytes_sent, "elapsed_ms", t->elapsed_ms)));
     return o;
 }
 
@@ -146,12 +153,14 @@ static void print_sent(const struct sync_totals *t, const char *text)
     struct tm local;
 
     (void)strftime(now, sizeof(now), "%H:%M:%S", localtime_r(&seconds, &local));
-    printf("%s  %s%s+%u ~%u -%u  %s in %.1f ms\n", now, text ? text : "", text ? "  " : "", t->created,
-        t->updated + t->moved, t->deleted, num_human_bytes(t->bytes_sent, sent, sizeof(sent)), t->elapsed_ms);
+    printf("%s  %s%s+%u ~%u -%u  %s in %.1f ms\n", now, text ? text : "", text ? "  " : "",
+        t->created, t->updated + t->moved, t->deleted,
+        num_human_bytes(t->bytes_sent, sent, sizeof(sent)), t->elapsed_ms);
     (void)fflush(stdout);
 }
 
-static void on_said(void *ctx, enum sync_said what, const struct sync_totals *totals, const char *text)
+static void on_said(
+    void *ctx, enum sync_said what, const struct sync_totals *totals, const char *text)
 {
     struct watcher *w = ctx;
     bool running = w->child_argv != NULL;
@@ -169,42 +178,26 @@ static void on_said(void *ctx, enum sync_said what, const struct sync_totals *to
         start_child(w);
 }
 
-static void on_skipped(void *ctx, const char *path, const char *why)
-{
-    struct watcher *w = ctx;
-
-    out_note(w->app, "%s: %s", out_path(path), why);
-}
-
-static void on_conflict(void *ctx, const char *path)
-{
-    struct watcher *w = ctx;
-
-    out_note(w->app, "%s was changed on both sides: the local version was sent", out_path(path));
-}
-
 static int watch_here(struct app *app, struct err *e)
 {
     struct watcher w = {.app = app};
+    struct talk talk;
     struct sync *sync = NULL;
-    struct sync_config config = {
-        .link = &app->link,
-        .client = app->client,
-        .events = {.skipped = on_skipped, .conflict = on_conflict, .ctx = &w},
-        .allow_empty = app->opt.allow_empty,
-        .steal = app->opt.steal,
-    };
     struct sigaction action = {.sa_handler = on_stop};
 
     (void)sigaction(SIGINT, &action, NULL);
     (void)sigaction(SIGTERM, &action, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
     w.child_argv = build_child_argv(app);
+    talk_init(&talk, app);
+    struct sync_config config = talk_sync_config(&talk, false);
     int r = sync_open(&config, &sync, e);
     if (r == -EBUSY)
-        r = err_say(e, EBUSY, "%s is watched already (silt status tells by whom, silt stop ends it)", app->root);
+        r = err_say(e, EBUSY,
+            "%s is watched already (silt status tells by whom, silt stop ends it)", app->root);
     if (r == 0)
-        r = sync_watch(sync, &(struct sync_watch_config){.stop = &stop_wanted, .said = on_said, .ctx = &w}, e);
+        r = sync_watch(
+            sync, &(struct sync_watch_config){.stop = &stop_wanted, .said = on_said, .ctx = &w}, e);
     end_child(&w);
     sync_close(sync);
     free(w.child_argv);
@@ -219,7 +212,8 @@ static int detach(const struct app *app, struct err *e)
 
     if (asprintf(&log_path, "%s/" LINK_DIR "/watch.log", app->root) < 0)
         return err_set(e, ENOMEM, "leave for the background");
-    CLEANUP(fd_closep) int log = open(log_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    CLEANUP(fd_closep)
+    int log = open(log_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     CLEANUP(fd_closep) int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (log < 0 || null < 0)
         return err_set(e, errno, "open '%s'", log_path);
@@ -250,9 +244,11 @@ static int wait_for_watcher(struct app *app, pid_t child, struct err *e)
         if (watcher_answers(app, &status)) {
             json_decref(status);
             if (app->opt.json)
-                out_json(json_pack("{s:i, s:s, s:s}", "pid", (int)child, "root", app->root, "sandbox", app->link.sandbox));
+                out_json(json_pack("{s:i, s:s, s:s}", "pid", (int)child, "root", app->root,
+                    "sandbox", app->link.sandbox));
             else
-                printf("watching %s in the background (silt status, silt stop)\n", out_path(app->root));
+                printf("watching %s in the background (silt status, silt stop)\n",
+                    out_path(app->root));
             return 0;
         }
         if (waitpid(child, &state, WNOHANG) == child) {
@@ -261,12 +257,14 @@ static int wait_for_watcher(struct app *app, pid_t child, struct err *e)
             buf_init(&text, 65536);
             if (asprintf(&path, "%s/" LINK_DIR "/watch.log", app->root) >= 0)
                 err_ignore(io_read_file(path, 65536, &text, NULL));
-            return err_say(e, ECHILD, "the watcher ended at once: %.*s", (int)strcspn(buf_str(&text), "\n"),
+            return err_say(e, ECHILD, "the watcher ended at once: %.*s",
+                (int)strcspn(buf_str(&text), "\n"),
                 text.len ? buf_str(&text) : "it left no word in .silt/watch.log");
         }
         (void)usleep(20000);
     }
-    return err_say(e, ETIMEDOUT, "the watcher does not answer yet; it may still be sending the project: silt status");
+    return err_say(e, ETIMEDOUT,
+        "the watcher does not answer yet; it may still be sending the project: silt status");
 }
 
 int cmd_watch(struct app *app)

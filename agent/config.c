@@ -71,7 +71,9 @@ static int take_line(struct config *c, char *line, const char *path, unsigned nu
     else if (strcmp(name, "token_file") == 0)
         return read_token(value, &c->token, e);
     else
-        return err_say(e, EINVAL, "%s:%u: unknown setting '%s': it knows server, token and token_file", path, number, name);
+        return err_say(e, EINVAL,
+            "%s:%u: unknown setting '%s': it knows server, token and token_file", path, number,
+            name);
     return r < 0 ? err_set(e, -r, "read %s", path) : 0;
 }
 

@@ -13,7 +13,7 @@
 struct config {
     char *server; /* NULL = nowhere named */
     bool server_from_env;
-    char *token;  /* NULL = none */
+    char *token; /* NULL = none */
 };
 
 int config_load(struct config *ret, struct err *e) WARN_UNUSED;

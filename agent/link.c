@@ -50,18 +50,23 @@ static int parse_link(const struct buf *text, const char *root_dir, struct link 
 
     if (schema > LINK_SCHEMA) {
         json_decref(root);
-        return err_say(e, EBADMSG, "%s/.silt was written by a newer silt: use that version, or remove .silt and link again",
+        return err_say(e, EBADMSG,
+            "%s/.silt was written by a newer silt: use that version, or remove .silt and link "
+            "again",
             root_dir);
     }
     ret->root = strdup(root_dir);
     ret->dev = (uint64_t)json_integer_value(json_object_get(root, "dev"));
     ret->ino = (uint64_t)json_integer_value(json_object_get(root, "ino"));
     if (schema != LINK_SCHEMA || !ret->root || !take_text(root, "server", &ret->server) ||
-        !take_text(root, "sandbox", &ret->sandbox) || !copy_text(root, "link", ret->id, sizeof(ret->id)) ||
+        !take_text(root, "sandbox", &ret->sandbox) ||
+        !copy_text(root, "link", ret->id, sizeof(ret->id)) ||
         !copy_text(root, "machine", ret->machine, sizeof(ret->machine)) ||
         !text_is_id("sb_", ret->sandbox) || !text_is_id("lk_", ret->id)) {
         link_release(ret);
-        r = err_say(e, EBADMSG, "%s/.silt/link.json is damaged: remove the folder .silt and link again with `silt init`",
+        r = err_say(e, EBADMSG,
+            "%s/.silt/link.json is damaged: remove the folder .silt and link again with `silt "
+            "init`",
             root_dir);
     }
     json_decref(root);
@@ -94,9 +99,9 @@ int link_load(const char *root, struct link *ret, bool *ret_moved, struct err *e
 
 static char *link_text(const struct link *l)
 {
-    json_t *root = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:I, s:I}", "schema", LINK_SCHEMA, "server",
-        l->server, "sandbox", l->sandbox, "link", l->id, "machine", l->machine, "root", l->root, "dev",
-        (json_int_t)l->dev, "ino", (json_int_t)l->ino);
+    json_t *root = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:I, s:I}", "schema", LINK_SCHEMA,
+        "server", l->server, "sandbox", l->sandbox, "link", l->id, "machine", l->machine, "root",
+        l->root, "dev", (json_int_t)l->dev, "ino", (json_int_t)l->ino);
     char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
 
     json_decref(root);
@@ -110,8 +115,8 @@ int link_save(const struct link *l, struct err *e)
     CLEANUP(freep) char *ignore = NULL;
     CLEANUP(freep) char *text = link_text(l);
 
-    if (!text || asprintf(&dir, "%s/" LINK_DIR, l->root) < 0 || asprintf(&path, "%s/link.json", dir) < 0 ||
-        asprintf(&ignore, "%s/.gitignore", dir) < 0)
+    if (!text || asprintf(&dir, "%s/" LINK_DIR, l->root) < 0 ||
+        asprintf(&path, "%s/link.json", dir) < 0 || asprintf(&ignore, "%s/.gitignore", dir) < 0)
         return err_set(e, ENOMEM, "write the link");
     if (mkdir(dir, 0700) < 0 && errno != EEXIST)
         return err_set(e, errno, "make the folder '%s'", dir);
@@ -139,7 +144,8 @@ static int machine_id(char *out, size_t out_size)
 
     buf_init(&text, 256);
     if (io_read_file("/etc/machine-id", 128, &text, &ignored) < 0 || text.len < 8) {
-        /* Without one, the host name tells machines apart well enough for a question to a person. */
+        /* Without one, the host name tells machines apart well enough for a question to a person.
+         */
         return gethostname(out, out_size) < 0 ? -errno : 0;
     }
     char host[40] = "";
@@ -148,7 +154,8 @@ static int machine_id(char *out, size_t out_size)
     return 0;
 }
 
-int link_make(const char *root, const char *server, const char *sandbox, struct link *ret, struct err *e)
+int link_make(
+    const char *root, const char *server, const char *sandbox, struct link *ret, struct err *e)
 {
     struct stat st;
 
@@ -161,7 +168,8 @@ int link_make(const char *root, const char *server, const char *sandbox, struct 
     ret->server = strdup(server);
     ret->sandbox = strdup(sandbox);
     text_id("lk_", ret->id, sizeof(ret->id));
-    if (!ret->root || !ret->server || !ret->sandbox || machine_id(ret->machine, sizeof(ret->machine)) < 0) {
+    if (!ret->root || !ret->server || !ret->sandbox ||
+        machine_id(ret->machine, sizeof(ret->machine)) < 0) {
         link_release(ret);
         return err_set(e, ENOMEM, "make a link");
     }
@@ -170,18 +178,21 @@ int link_make(const char *root, const char *server, const char *sandbox, struct 
 
 /* ---- finding the root */
 
-static const char *const markers[] = {".git", "pyproject.toml", "package.json", "go.mod", "Makefile", NULL};
+static const char *const markers[] = {
+    ".git", "pyproject.toml", "package.json", "go.mod", "Makefile", NULL};
 
 /* Places that hold much more than a project. */
-static const char *const refused[] = {"/", "/etc", "/usr", "/var", "/tmp", "/home", "/root", "/opt", "/srv",
-    "/bin", "/boot", "/dev", "/lib", "/proc", "/run", "/sbin", "/sys", "/mnt", "/media", "/var/tmp", NULL};
+static const char *const refused[] = {"/", "/etc", "/usr", "/var", "/tmp", "/home", "/root", "/opt",
+    "/srv", "/bin", "/boot", "/dev", "/lib", "/proc", "/run", "/sbin", "/sys", "/mnt", "/media",
+    "/var/tmp", NULL};
 
 static bool has_entry(const char *dir, const char *name)
 {
     CLEANUP(freep) char *path = NULL;
     struct stat st;
 
-    return asprintf(&path, "%s/%s", strcmp(dir, "/") == 0 ? "" : dir, name) >= 0 && lstat(path, &st) == 0;
+    return asprintf(&path, "%s/%s", strcmp(dir, "/") == 0 ? "" : dir, name) >= 0 &&
+           lstat(path, &st) == 0;
 }
 
 static bool is_refused(const char *dir)
@@ -239,7 +250,8 @@ int link_find_root(const char *dir, char **ret_root, bool *ret_linked, struct er
         root = ptr_take(&real);
     if (!root)
         return err_say(e, EPERM,
-            "'%s' is not a project folder: it holds far more than a project. Go into the project's folder, or name it with -C DIR",
+            "'%s' is not a project folder: it holds far more than a project. Go into the project's "
+            "folder, or name it with -C DIR",
             real);
     *ret_root = root;
     return 0;
@@ -296,7 +308,8 @@ int link_recall(const char *root, struct link *ret, struct err *e)
     int r = io_read_file(path, LINK_FILE_MAX, &text, e);
     if (r == 0)
         r = parse_link(&text, root, ret, e);
-    if (r == 0 && (stat(root, &st) < 0 || (uint64_t)st.st_ino != ret->ino || (uint64_t)st.st_dev != ret->dev)) {
+    if (r == 0 && (stat(root, &st) < 0 || (uint64_t)st.st_ino != ret->ino ||
+                      (uint64_t)st.st_dev != ret->dev)) {
         /* Another folder stands at that path by now. */
         link_release(ret);
         r = err_say(e, ENOENT, "no earlier link of '%s' is known", root);

@@ -63,7 +63,8 @@ static int set_env(struct options *o, const char *value, struct err *e)
     if (!strchr(value, '=') || value[0] == '=')
         return err_say(e, EINVAL, "-e %s: give it as NAME=VALUE", value);
     if (o->env_count == OPTIONS_ENV_MAX)
-        return err_say(e, EINVAL, "more than %d -e options: put them into a file for --env-file", OPTIONS_ENV_MAX);
+        return err_say(e, EINVAL, "more than %d -e options: put them into a file for --env-file",
+            OPTIONS_ENV_MAX);
     o->env[o->env_count++] = value;
     return 0;
 }
@@ -71,7 +72,8 @@ static int set_env(struct options *o, const char *value, struct err *e)
 static int set_timeout(struct options *o, const char *value, struct err *e)
 {
     if (num_duration_ms(value, 30 * DAY_MS, &o->timeout_ms) < 0 || o->timeout_ms == 0)
-        return err_say(e, EINVAL, "--timeout %s: give a duration such as 500ms, 60s, 5m or 1h", value);
+        return err_say(
+            e, EINVAL, "--timeout %s: give a duration such as 500ms, 60s, 5m or 1h", value);
     return 0;
 }
 
@@ -103,27 +105,38 @@ static const struct option_spec specs[] = {
     {0, "server", "URL", ANY, "the server; else SILT_SERVER, the link, 127.0.0.1:7458", set_server},
     {0, "json", NULL, ANY, "print JSON; errors as an object on standard error", set_json},
     {'h', "help", NULL, ANY, "this help", set_help},
-    {'e', "env", "NAME=VALUE", CMD_RUN | CMD_WATCH, "set a variable for the program (repeatable)", set_env},
-    {0, "env-file", "FILE", CMD_RUN | CMD_WATCH, "set the variables listed in FILE, one NAME=VALUE a line", set_env_file},
-    {0, "timeout", "60s", CMD_RUN | CMD_WATCH, "end the program after this long (exit code 124)", set_timeout},
-    {0, "memory", "1G", CMD_RUN | CMD_WATCH, "most memory for all its processes together", set_memory},
-    {0, "max-output", "N", CMD_RUN | CMD_WATCH, "keep at most N bytes of each output", set_max_output},
-    {'t', "tty", NULL, CMD_RUN, "give the program a terminal; by itself when standard output is one", set_tty},
-    {'d', "detach", NULL, CMD_RUN | CMD_WATCH, "go on in the background: a run prints its id, a watcher leaves", set_detach},
+    {'e', "env", "NAME=VALUE", CMD_RUN | CMD_WATCH, "set a variable for the program (repeatable)",
+        set_env},
+    {0, "env-file", "FILE", CMD_RUN | CMD_WATCH,
+        "set the variables listed in FILE, one NAME=VALUE a line", set_env_file},
+    {0, "timeout", "60s", CMD_RUN | CMD_WATCH, "end the program after this long (exit code 124)",
+        set_timeout},
+    {0, "memory", "1G", CMD_RUN | CMD_WATCH, "most memory for all its processes together",
+        set_memory},
+    {0, "max-output", "N", CMD_RUN | CMD_WATCH, "keep at most N bytes of each output",
+        set_max_output},
+    {'t', "tty", NULL, CMD_RUN,
+        "give the program a terminal; by itself when standard output is one", set_tty},
+    {'d', "detach", NULL, CMD_RUN | CMD_WATCH,
+        "go on in the background: a run prints its id, a watcher leaves", set_detach},
     {0, "no-sync", NULL, CMD_RUN, "run what the workspace holds, sending nothing", set_no_sync},
-    {0, "run", "FILE", CMD_WATCH, "run FILE after every change (a command: after `--`)", set_run_file},
+    {0, "run", "FILE", CMD_WATCH, "run FILE after every change (a command: after `--`)",
+        set_run_file},
     {0, "sandbox", "ID", CMD_INIT, "link to this existing sandbox", set_sandbox},
-    {0, "language", "NAME", CMD_INIT, "the sandbox's language, for files whose name does not tell", set_language},
+    {0, "language", "NAME", CMD_INIT, "the sandbox's language, for files whose name does not tell",
+        set_language},
     {'y', "yes", NULL, LINKING | CMD_SANDBOX | CMD_RM, "answer every question with yes", set_yes},
     {0, "steal", NULL, LINKING, "take the sandbox over from another linked folder", set_steal},
-    {0, "allow-empty", NULL, CMD_SYNC | CMD_WATCH | CMD_RUN, "let an emptied project empty the workspace", set_allow_empty},
+    {0, "allow-empty", NULL, CMD_SYNC | CMD_WATCH | CMD_RUN,
+        "let an emptied project empty the workspace", set_allow_empty},
     {0, "timeout", "10s", CMD_FLUSH | CMD_SYNC, "give up after this long", set_wait},
     {'f', "follow", NULL, CMD_LOGS, "go on while the run goes on", set_follow},
     {'a', "all", NULL, CMD_PS, "runs of every sandbox", set_all},
 };
 #define SPEC_COUNT (sizeof(specs) / sizeof(specs[0]))
 
-static const struct option_spec *find_option(const char *name, size_t len, char letter, unsigned bit)
+static const struct option_spec *find_option(
+    const char *name, size_t len, char letter, unsigned bit)
 {
     for (size_t i = 0; i < SPEC_COUNT; i++) {
         const struct option_spec *s = &specs[i];
@@ -149,13 +162,14 @@ static int unknown_option(const char *text, const struct command *command, struc
     }
     const char *name = command ? command->name : "";
     if (best)
-        return err_say(e, EINVAL, "unknown option '%s': did you mean --%s? (silt help %s)", text, best, name);
+        return err_say(
+            e, EINVAL, "unknown option '%s': did you mean --%s? (silt help %s)", text, best, name);
     return err_say(e, EINVAL, "unknown option '%s': `silt help %s` lists them", text, name);
 }
 
 /* One word that starts with a dash, at argv[*at]; may take its value from the next word. */
-static int take_option(int argc, char **argv, int *at, const struct command *command, struct options *o,
-    struct err *e)
+static int take_option(
+    int argc, char **argv, int *at, const struct command *command, struct options *o, struct err *e)
 {
     const char *word = argv[*at];
     const char *value = NULL;
@@ -206,8 +220,8 @@ static int find_command(const char *name, const struct command *commands, size_t
     }
     if (best)
         return err_say(e, EINVAL, "there is no command '%s': did you mean `silt %s`?", name, best);
-    return err_say(e, EINVAL, "there is no command '%s': `silt help` lists them; to run a file: silt run %s", name,
-        name);
+    return err_say(e, EINVAL,
+        "there is no command '%s': `silt help` lists them; to run a file: silt run %s", name, name);
 }
 
 int options_parse(int argc, char **argv, const struct command *commands, size_t command_count,
@@ -270,10 +284,12 @@ static void print_options(unsigned bit, bool global)
     }
 }
 
-void options_help(const struct command *commands, size_t command_count, const struct command *command)
+void options_help(
+    const struct command *commands, size_t command_count, const struct command *command)
 {
     if (command && command->bit != CMD_HELP) {
-        printf("silt %s %s\n\n%s.\n\nOptions\n", command->name, command->synopsis, command->summary);
+        printf(
+            "silt %s %s\n\n%s.\n\nOptions\n", command->name, command->synopsis, command->summary);
         print_options(command->bit, false);
         printf("\nGlobal options\n");
         print_options(command->bit, true);

@@ -43,10 +43,22 @@ struct options {
 };
 
 enum { /* bits of option_spec.commands */
-    CMD_RUN = 1 << 0, CMD_INIT = 1 << 1, CMD_SYNC = 1 << 2, CMD_WATCH = 1 << 3, CMD_STATUS = 1 << 4,
-    CMD_FLUSH = 1 << 5, CMD_LS = 1 << 6, CMD_PS = 1 << 7, CMD_LOGS = 1 << 8, CMD_KILL = 1 << 9,
-    CMD_STOP = 1 << 10, CMD_SANDBOX = 1 << 11, CMD_RM = 1 << 12, CMD_IGNORED = 1 << 13,
-    CMD_DOCTOR = 1 << 14, CMD_HELP = 1 << 15,
+    CMD_RUN = 1 << 0,
+    CMD_INIT = 1 << 1,
+    CMD_SYNC = 1 << 2,
+    CMD_WATCH = 1 << 3,
+    CMD_STATUS = 1 << 4,
+    CMD_FLUSH = 1 << 5,
+    CMD_LS = 1 << 6,
+    CMD_PS = 1 << 7,
+    CMD_LOGS = 1 << 8,
+    CMD_KILL = 1 << 9,
+    CMD_STOP = 1 << 10,
+    CMD_SANDBOX = 1 << 11,
+    CMD_RM = 1 << 12,
+    CMD_IGNORED = 1 << 13,
+    CMD_DOCTOR = 1 << 14,
+    CMD_HELP = 1 << 15,
 };
 
 struct app;
@@ -65,6 +77,7 @@ int options_parse(int argc, char **argv, const struct command *commands, size_t 
     struct options *ret, const struct command **ret_command, struct err *e) WARN_UNUSED;
 
 /* Help for one command, or for all of them with command == NULL, onto standard output. */
-void options_help(const struct command *commands, size_t command_count, const struct command *command);
+void options_help(
+    const struct command *commands, size_t command_count, const struct command *command);
 
 #endif

@@ -78,10 +78,12 @@ void out_error(const struct app *app, const struct err *e)
         return;
     }
     const char *code = e->refusal != PROTO_OK ? proto_error_info(e->refusal)->name : "local";
-    json_t *object = json_pack("{s:{s:s, s:s, s:i}}", "error", "code", code, "message", e->msg, "errno", e->code);
+    json_t *object = json_pack(
+        "{s:{s:s, s:s, s:i}}", "error", "code", code, "message", e->msg, "errno", e->code);
     CLEANUP(freep) char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
     json_decref(object);
-    fprintf(stderr, "%s\n", text ? text : "{\"error\":{\"code\":\"local\",\"message\":\"out of memory\"}}");
+    fprintf(stderr, "%s\n",
+        text ? text : "{\"error\":{\"code\":\"local\",\"message\":\"out of memory\"}}");
 }
 
 const char *out_path(const char *path)

@@ -29,15 +29,16 @@ static unsigned columns(void)
 }
 
 /* "1,234/5,764 files  12.0 MiB/25.1 MiB  30.2 MiB/s  1 s left" */
-static void describe(char *out, size_t out_size, double seconds, uint64_t files_done, uint64_t files_total,
-    uint64_t bytes_done, uint64_t bytes_total)
+static void describe(char *out, size_t out_size, double seconds, uint64_t files_done,
+    uint64_t files_total, uint64_t bytes_done, uint64_t bytes_total)
 {
     char done[16], total[16], rate[16];
     double per_second = seconds > 0 ? (double)bytes_done / seconds : 0;
     double left = per_second > 0 ? (double)(bytes_total - bytes_done) / per_second : 0;
 
-    (void)snprintf(out, out_size, "%llu/%llu files  %s/%s  %s/s  %.0f s left", (unsigned long long)files_done,
-        (unsigned long long)files_total, num_human_bytes(bytes_done, done, sizeof(done)),
+    (void)snprintf(out, out_size, "%llu/%llu files  %s/%s  %s/s  %.0f s left",
+        (unsigned long long)files_done, (unsigned long long)files_total,
+        num_human_bytes(bytes_done, done, sizeof(done)),
         num_human_bytes(bytes_total, total, sizeof(total)),
         num_human_bytes((uint64_t)per_second, rate, sizeof(rate)), left);
 }
@@ -59,23 +60,26 @@ static void draw_bar(double part, const char *text)
     (void)fflush(stderr);
 }
 
-void progress_update(void *ctx, uint64_t files_done, uint64_t files_total, uint64_t bytes_done, uint64_t bytes_total)
+void progress_update(
+    void *ctx, uint64_t files_done, uint64_t files_total, uint64_t bytes_done, uint64_t bytes_total)
 {
     struct progress *p = ctx;
     uint64_t now = io_now_ns();
     uint64_t every = p->terminal ? BAR_EVERY_NS : LINE_EVERY_NS;
     char text[160];
 
-    if (p->quiet || now - p->started_ns < SHOW_AFTER_NS || (p->drawn_ns && now - p->drawn_ns < every))
+    if (p->quiet || now - p->started_ns < SHOW_AFTER_NS ||
+        (p->drawn_ns && now - p->drawn_ns < every))
         return;
     if (bytes_done > bytes_total)
         bytes_done = bytes_total;
     p->drawn_ns = now;
     p->shown = true;
-    describe(text, sizeof(text), (double)(now - p->started_ns) / 1e9, files_done, files_total, bytes_done, bytes_total);
-    double part = bytes_total ? (double)bytes_done / (double)bytes_total
-        : files_total         ? (double)files_done / (double)files_total
-                              : 0;
+    describe(text, sizeof(text), (double)(now - p->started_ns) / 1e9, files_done, files_total,
+        bytes_done, bytes_total);
+    double part = bytes_total   ? (double)bytes_done / (double)bytes_total
+                  : files_total ? (double)files_done / (double)files_total
+                                : 0;
     if (p->terminal)
         draw_bar(part, text);
     else

@@ -7,56 +7,33 @@
 #include <sys/signalfd.h>
 
 #include "agent/control.h"
-#include "agent/progress.h"
+#include "agent/talk.h"
 
 #include "shared/banned.h"
 
-/* A change set of more operations than this is sent before the run is asked for, with a progress bar,
- * instead of at the same time: the run's barrier would only wait. */
+/* A change set of more operations than this is sent before the run is asked for, with a progress
+ * bar, instead of at the same time: the run's barrier would only wait. */
 #define BEHIND_BARRIER_OPS 200
 #define ATTEMPTS 4
 #define FLUSH_TIMEOUT_MS 10000
 
 struct run_session {
     struct app *app;
-    struct sync *sync;      /* NULL: a watcher syncs, or --no-sync */
-    struct progress progress;
+    struct sync *sync; /* NULL: a watcher syncs, or --no-sync */
+    struct talk talk;
     json_t *request;
-    char *path;             /* of the exec endpoint */
+    char *path; /* of the exec endpoint */
     struct run_stream stream;
     struct client_call *call; /* the exec request under way */
     bool answered;
-    int result;             /* of the exec request */
+    int result; /* of the exec request */
     struct err error;
     int signal_fd;
-    bool cancelled;         /* the first Ctrl-C was seen */
+    bool cancelled; /* the first Ctrl-C was seen */
     bool cancel_sent;
 };
 
 /* ---- syncing first */
-
-static void on_skipped(void *ctx, const char *path, const char *why)
-{
-    struct run_session *s = ctx;
-
-    progress_clear(&s->progress);
-    out_note(s->app, "%s: %s", out_path(path), why);
-}
-
-static void on_conflict(void *ctx, const char *path)
-{
-    struct run_session *s = ctx;
-
-    progress_clear(&s->progress);
-    out_note(s->app, "%s was changed on both sides: the local version was sent", out_path(path));
-}
-
-static void on_progress(void *ctx, uint64_t files, uint64_t files_total, uint64_t bytes, uint64_t bytes_total)
-{
-    struct run_session *s = ctx;
-
-    progress_update(&s->progress, files, files_total, bytes, bytes_total);
-}
 
 /* The watcher of this project, if there is one, flushes and names its last set. -ENOENT if none. */
 static int barrier_of_watcher(struct run_session *s, struct err *e)
@@ -87,14 +64,7 @@ static int barrier_of_sync(struct run_session *s, struct err *e)
 
 static int scan_and_send(struct run_session *s, struct err *e)
 {
-    struct app *app = s->app;
-    struct sync_config config = {
-        .link = &app->link,
-        .client = app->client,
-        .events = {.progress = on_progress, .skipped = on_skipped, .conflict = on_conflict, .ctx = s},
-        .allow_empty = app->opt.allow_empty,
-        .steal = app->opt.steal,
-    };
+    struct sync_config config = talk_sync_config(&s->talk, true);
     int r = sync_open(&config, &s->sync, e);
     if (r < 0)
         return r;
@@ -102,11 +72,12 @@ static int scan_and_send(struct run_session *s, struct err *e)
     if (ops < 0)
         return (int)ops;
     r = ops > BEHIND_BARRIER_OPS ? sync_push(s->sync, e) : sync_start(s->sync, e);
-    progress_clear(&s->progress);
+    progress_clear(&s->talk.progress);
     return r < 0 ? r : barrier_of_sync(s, e);
 }
 
-/* Everything on disk now is on its way when this returns, and the request names what to wait for. */
+/* Everything on disk now is on its way when this returns, and the request names what to wait for.
+ */
 static int sync_first(struct run_session *s, struct err *e)
 {
     if (s->app->opt.no_sync)
@@ -162,7 +133,8 @@ static int start_run(struct run_session *s, char **ret_body, struct err *e)
     return client_start(s->app->client, &req, on_answer, s, &s->call, e);
 }
 
-static void on_cancelled(void *ctx, int result, struct client_response *response, const struct err *e)
+static void on_cancelled(
+    void *ctx, int result, struct client_response *response, const struct err *e)
 {
     (void)ctx;
     (void)result;
@@ -183,8 +155,8 @@ static void cancel_run(struct run_session *s)
     s->cancel_sent = true;
     (void)snprintf(path, sizeof(path), "/v1/runs/%s/cancel", s->stream.id);
     err_ignore(client_start(s->app->client,
-        &(struct client_request){.method = "POST", .path = path, .timeout_ms = 5000}, on_cancelled, NULL, NULL,
-        &ignored));
+        &(struct client_request){.method = "POST", .path = path, .timeout_ms = 5000}, on_cancelled,
+        NULL, NULL, &ignored));
 }
 
 /* Until the run has ended: 0, -EINTR to leave at once, or what the request ended with. */
@@ -226,8 +198,10 @@ static int attempt_run(struct run_session *s, bool *ret_again, struct err *e)
         r = -e->code;
     }
     if (r == 0 && !s->stream.ended)
-        r = err_say(e, ECONNRESET, "the server ended the stream before the run ended: `silt ps` tells what became of it");
-    if (r == -EPROTO && (e->refusal == PROTO_BARRIER_REFUSED || e->refusal == PROTO_BARRIER_TIMEOUT))
+        r = err_say(e, ECONNRESET,
+            "the server ended the stream before the run ended: `silt ps` tells what became of it");
+    if (r == -EPROTO &&
+        (e->refusal == PROTO_BARRIER_REFUSED || e->refusal == PROTO_BARRIER_TIMEOUT))
         *ret_again = s->sync != NULL && e->refusal == PROTO_BARRIER_REFUSED;
     return r;
 }
@@ -317,18 +291,19 @@ int cmd_run(struct app *app)
     int code;
 
     if (app->opt.arg_count == 0) {
-        (void)err_say(&e, EINVAL, "what shall be run? silt run FILE [ARGS…], or silt run -- CMD [ARGS…]");
+        (void)err_say(
+            &e, EINVAL, "what shall be run? silt run FILE [ARGS…], or silt run -- CMD [ARGS…]");
         out_error(app, &e);
         return EXIT_SILT;
     }
-    progress_init(&s.progress, app->opt.json);
+    talk_init(&s.talk, app);
     run_stream_init(&s.stream, app->opt.json || app->opt.detach);
     int r = open_session(&s, &e);
     if (r == 0)
         r = sync_first(&s, &e);
     if (r == 0)
         r = run_and_repair(&s, &e);
-    progress_clear(&s.progress);
+    progress_clear(&s.talk.progress);
     if (r == 0) {
         code = report(&s);
     } else if (r == -EINTR) {

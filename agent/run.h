@@ -24,13 +24,13 @@ int run_request_after(json_t *request, const char *client, uint64_t seq) WARN_UN
 /* ---- run_stream.c: NDJSON events to the terminal */
 
 struct run_stream {
-    struct buf line;     /* a line that has not ended yet */
-    char id[40];         /* the run's id, "" before the start event */
-    json_t *run;         /* the run object of the exit event, or NULL; owned */
-    struct err error;    /* of an error event */
-    bool ended;          /* exit or error was seen */
-    bool quiet;          /* --json: do not print the output */
-    int broken;          /* -errno: standard output is closed, or the stream is no stream of ours */
+    struct buf line;  /* a line that has not ended yet */
+    char id[40];      /* the run's id, "" before the start event */
+    json_t *run;      /* the run object of the exit event, or NULL; owned */
+    struct err error; /* of an error event */
+    bool ended;       /* exit or error was seen */
+    bool quiet;       /* --json: do not print the output */
+    int broken;       /* -errno: standard output is closed, or the stream is no stream of ours */
 };
 void run_stream_init(struct run_stream *s, bool quiet);
 void run_stream_release(struct run_stream *s);

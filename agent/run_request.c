@@ -41,8 +41,9 @@ static int workspace_path(const struct app *app, const char *file, char **ret, s
     if (r < 0 || !**ret) {
         if (r == 0)
             free(ptr_take(ret));
-        return err_refuse(e, PROTO_FILE_NOT_FOUND, "'%s' is not a file of this project (%s): only what is synced can be run",
-            file, app->root);
+        return err_refuse(e, PROTO_FILE_NOT_FOUND,
+            "'%s' is not a file of this project (%s): only what is synced can be run", file,
+            app->root);
     }
     return 0;
 }
@@ -50,8 +51,11 @@ static int workspace_path(const struct app *app, const char *file, char **ret, s
 static int add_text(json_t *array, const char *text, struct err *e)
 {
     if (!text_is_utf8(text, strlen(text)))
-        return err_say(e, EINVAL, "the argument '%s' is not UTF-8, which a request cannot carry", out_path(text));
-    return json_array_append_new(array, json_string(text)) < 0 ? err_set(e, ENOMEM, "build a request") : 0;
+        return err_say(e, EINVAL, "the argument '%s' is not UTF-8, which a request cannot carry",
+            out_path(text));
+    return json_array_append_new(array, json_string(text)) < 0
+               ? err_set(e, ENOMEM, "build a request")
+               : 0;
 }
 
 static int add_args(json_t *request, const char *key, char **args, size_t count, struct err *e)
@@ -76,12 +80,13 @@ static int add_variable(json_t *env, const char *assignment, struct err *e)
         return err_say(e, EINVAL, "'%s' is not of the form NAME=VALUE", out_path(assignment));
     json_t *value = json_string(equals + 1);
     if (!value || json_object_set_new(env, name, value) < 0)
-        return err_say(e, EINVAL, "the variable %s is not UTF-8, which a request cannot carry", out_path(name));
+        return err_say(e, EINVAL, "the variable %s is not UTF-8, which a request cannot carry",
+            out_path(name));
     return 0;
 }
 
-/* One NAME=VALUE a line; empty lines and # comments are skipped, `export ` and quotes around a value
- * are taken off, as people keep them in such files. */
+/* One NAME=VALUE a line; empty lines and # comments are skipped, `export ` and quotes around a
+ * value are taken off, as people keep them in such files. */
 static int add_env_line(json_t *env, char *line, struct err *e)
 {
     line += strspn(line, " \t");
@@ -93,7 +98,8 @@ static int add_env_line(json_t *env, char *line, struct err *e)
         return 0;
     char *equals = strchr(line, '=');
     size_t value_len = equals ? strlen(equals + 1) : 0;
-    if (value_len >= 2 && (equals[1] == '"' || equals[1] == '\'') && equals[value_len] == equals[1]) {
+    if (value_len >= 2 && (equals[1] == '"' || equals[1] == '\'') &&
+        equals[value_len] == equals[1]) {
         equals[value_len] = '\0';
         memmove(equals + 1, equals + 2, value_len - 1);
     }
@@ -144,9 +150,11 @@ static void add_limits(const struct app *app, json_t *request)
     if (o->timeout_ms)
         err_ignore(json_object_set_new(limits, "wall_ms", json_integer((json_int_t)o->timeout_ms)));
     if (o->memory_bytes)
-        err_ignore(json_object_set_new(limits, "memory_bytes", json_integer((json_int_t)o->memory_bytes)));
+        err_ignore(
+            json_object_set_new(limits, "memory_bytes", json_integer((json_int_t)o->memory_bytes)));
     if (o->max_output)
-        err_ignore(json_object_set_new(limits, "output_bytes", json_integer((json_int_t)o->max_output)));
+        err_ignore(
+            json_object_set_new(limits, "output_bytes", json_integer((json_int_t)o->max_output)));
     if (json_object_size(limits) > 0)
         err_ignore(json_object_set(request, "limits", limits));
     json_decref(limits);
@@ -158,7 +166,8 @@ static void add_tty(json_t *request)
 
     if (ioctl(1, TIOCGWINSZ, &size) < 0 || size.ws_row == 0 || size.ws_col == 0)
         size = (struct winsize){.ws_row = 24, .ws_col = 80};
-    err_ignore(json_object_set_new(request, "tty", json_pack("{s:i, s:i}", "rows", size.ws_row, "cols", size.ws_col)));
+    err_ignore(json_object_set_new(
+        request, "tty", json_pack("{s:i, s:i}", "rows", size.ws_row, "cols", size.ws_col)));
 }
 
 int run_request_new(const struct app *app, json_t **ret, struct err *e)
@@ -177,7 +186,10 @@ int run_request_new(const struct app *app, json_t **ret, struct err *e)
     } else {
         r = workspace_path(app, o->args[0], &file, e);
         if (r == 0 && !text_is_utf8(file, strlen(file)))
-            r = err_say(e, EINVAL, "the name '%s' is not UTF-8, which a request cannot carry: run it as a command with `silt run -- …`", out_path(file));
+            r = err_say(e, EINVAL,
+                "the name '%s' is not UTF-8, which a request cannot carry: run it as a command "
+                "with `silt run -- …`",
+                out_path(file));
         if (r == 0)
             err_ignore(json_object_set_new(request, "filename", json_string(file)));
         if (r == 0 && o->arg_count > 1)
@@ -206,7 +218,8 @@ int run_request_after(json_t *request, const char *client, uint64_t seq)
         err_ignore(json_object_del(request, "after"));
         return 0;
     }
-    return json_object_set_new(request, "after", json_pack("{s:s, s:I}", "client", client, "seq", (json_int_t)seq)) < 0
-        ? -ENOMEM
-        : 0;
+    return json_object_set_new(request, "after",
+               json_pack("{s:s, s:I}", "client", client, "seq", (json_int_t)seq)) < 0
+               ? -ENOMEM
+               : 0;
 }

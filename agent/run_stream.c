@@ -65,7 +65,8 @@ static int take_event(struct run_stream *s, json_t *event)
         json_t *error = json_object_get(event, "error");
         const char *code = json_string_value(json_object_get(error, "code"));
         const char *message = json_string_value(json_object_get(error, "message"));
-        (void)err_refuse(&s->error, proto_error_by_name(code ? code : ""), "%s", message ? message : "the run failed");
+        (void)err_refuse(&s->error, proto_error_by_name(code ? code : ""), "%s",
+            message ? message : "the run failed");
         s->ended = true;
     }
     return 0; /* a kind that a later server adds does not concern us */
@@ -159,16 +160,19 @@ void run_explain(struct app *app, json_t *run)
     const char *hint = json_string_value(json_object_get(diagnosis, "hint"));
     const char *subject = json_string_value(json_object_get(diagnosis, "subject"));
 
-    if (json_is_true(json_object_get(run, "stdout_truncated")) || json_is_true(json_object_get(run, "stderr_truncated")))
+    if (json_is_true(json_object_get(run, "stdout_truncated")) ||
+        json_is_true(json_object_get(run, "stderr_truncated")))
         out_note(app, "the output was longer than kept; --max-output raises the limit");
     if (!status || strcmp(status, "succeeded") == 0)
         return;
     /* A plain non-zero exit has said all there is to say itself. */
-    if (reason && (strcmp(status, "failed") != 0 || json_is_true(json_object_get(run, "oom_killed")) ||
-                      json_is_string(json_object_get(run, "signal"))))
+    if (reason &&
+        (strcmp(status, "failed") != 0 || json_is_true(json_object_get(run, "oom_killed")) ||
+            json_is_string(json_object_get(run, "signal"))))
         out_note(app, "%s", reason);
     if (hint)
         out_note(app, "%s", hint);
-    if (code && subject && (strcmp(code, "missing_module") == 0 || strcmp(code, "missing_file") == 0))
+    if (code && subject &&
+        (strcmp(code, "missing_module") == 0 || strcmp(code, "missing_file") == 0))
         run_explain_missing(app, subject);
 }

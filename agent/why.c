@@ -12,8 +12,8 @@
 
 #include "shared/banned.h"
 
-static void load_file(struct ignore *rules, const struct tree *project, const char *dir, enum ignore_source source,
-    const char *name)
+static void load_file(struct ignore *rules, const struct tree *project, const char *dir,
+    enum ignore_source source, const char *name)
 {
     CLEANUP(freep) char *path = path_join(dir, name);
     CLEANUP(fd_closep) int fd = -1;
@@ -22,7 +22,8 @@ static void load_file(struct ignore *rules, const struct tree *project, const ch
 
     /* A rule file that is not there, or cannot be read, excludes nothing. */
     buf_init(&text, IGNORE_FILE_MAX);
-    if (path && tree_open_file(project, path, &fd, NULL, &ignored) == 0 && io_read_rest(fd, &text) == 0)
+    if (path && tree_open_file(project, path, &fd, NULL, &ignored) == 0 &&
+        io_read_rest(fd, &text) == 0)
         err_ignore(ignore_load(rules, source, dir, buf_str(&text), text.len));
 }
 
@@ -44,7 +45,8 @@ static int load_above(struct ignore *rules, const struct tree *project, const ch
     return 0;
 }
 
-int why_ignored(const char *root, const char *path, bool *ret_ignored, struct buf *why, struct err *e)
+int why_ignored(
+    const char *root, const char *path, bool *ret_ignored, struct buf *why, struct err *e)
 {
     CLEANUP(tree_freep) struct tree *project = NULL;
     struct ignore_verdict verdict;
@@ -84,7 +86,8 @@ struct search {
 /* Folders in which nobody keeps what they meant to run. */
 static bool is_hopeless(const char *name)
 {
-    static const char *const names[] = {".git", ".silt", "node_modules", ".venv", "__pycache__", NULL};
+    static const char *const names[] = {
+        ".git", ".silt", "node_modules", ".venv", "__pycache__", NULL};
 
     for (size_t i = 0; names[i]; i++)
         if (strcmp(name, names[i]) == 0)
@@ -102,7 +105,8 @@ static bool is_called(const char *path, const char *wanted)
     if (len == 0)
         return false;
     for (size_t end = path_len;; end = stem_len) {
-        if (end >= len && memcmp(path + end - len, wanted, len) == 0 && (end == len || path[end - len - 1] == '/'))
+        if (end >= len && memcmp(path + end - len, wanted, len) == 0 &&
+            (end == len || path[end - len - 1] == '/'))
             return true;
         if (end == stem_len)
             return false;
@@ -122,7 +126,8 @@ static enum tree_visit look(const struct tree_entry *entry, void *ctx)
         load_dir(s->rules, s->project, entry->path);
     if (!is_called(entry->path, s->name) && !is_called(entry->path, s->module))
         return TREE_VISIT_GO;
-    if (ignore_find(s->rules, entry->path, is_dir, NULL) && (s->ret[s->count] = strdup(entry->path)) != NULL)
+    if (ignore_find(s->rules, entry->path, is_dir, NULL) &&
+        (s->ret[s->count] = strdup(entry->path)) != NULL)
         s->count++;
     return TREE_VISIT_GO;
 }
@@ -137,7 +142,8 @@ size_t why_find(const char *root, const char *name, char *ret[], size_t max)
         s.name = name += 2;
     if (strncmp(name, "/workspace/", 11) == 0)
         s.name = name += 11;
-    if (snprintf(s.module, sizeof(s.module), "%s", name) >= (int)sizeof(s.module) || tree_open(root, &project, &ignored) < 0)
+    if (snprintf(s.module, sizeof(s.module), "%s", name) >= (int)sizeof(s.module) ||
+        tree_open(root, &project, &ignored) < 0)
         return 0;
     for (char *p = s.module; *p; p++)
         if (*p == '.')

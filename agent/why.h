@@ -13,13 +13,14 @@
 #include "shared/buf.h"
 #include "shared/err.h"
 
-/* *ret_ignored, and if so a half sentence with the rule, its file and line appended to why: "ignored
- * by the rule 'build/' (.gitignore:3)". path is relative to root and checked. */
-int why_ignored(const char *root, const char *path, bool *ret_ignored, struct buf *why, struct err *e) WARN_UNUSED;
+/* *ret_ignored, and if so the sentence of ignore_explain() appended to why. path is relative to
+ * root and checked. */
+int why_ignored(const char *root, const char *path, bool *ret_ignored, struct buf *why,
+    struct err *e) WARN_UNUSED;
 
 /* Paths that exist but are ignored, and are called `name`: the whole path, the last component, or
- * that without its extension; a module's dots count as slashes. malloc'd, at most max. Looks at most
- * WHY_LOOK_MAX entries, folders such as .git and node_modules not included. */
+ * that without its extension; a module's dots count as slashes. malloc'd, at most max. Looks at
+ * most WHY_LOOK_MAX entries, folders such as .git and node_modules not included. */
 #define WHY_LOOK_MAX 50000
 size_t why_find(const char *root, const char *name, char *ret[], size_t max);
 
