@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "server/apply.h"
+#include "server/cache.h"
 #include "server/sandbox_internal.h"
 #include "server/set.h"
 #include "shared/io.h"
@@ -148,6 +149,19 @@ static int as_owner(struct applying *a, int (*work)(struct applying *, struct er
     return r;
 }
 
+/* Names that something left, or that got something which keeps its old time stamp. */
+static void forget_compiled(const struct applying *a)
+{
+    const struct workspace *ws = a->sb->ws;
+
+    for (size_t i = 0; i < a->steps.count; i++) {
+        const struct step *s = &a->steps.items[i];
+        bool leaves = s->kind == STEP_TAKE || s->kind == STEP_MOVE || s->kind == STEP_DROP;
+        if (leaves || (s->kind == STEP_PLACE && s->expected && (s->from_take || s->remove)))
+            cache_forget(ws, s->path, s->expect.kind);
+    }
+}
+
 static int place(struct applying *a, struct err *e)
 {
     const char *failed = NULL;
@@ -155,6 +169,8 @@ static int place(struct applying *a, struct err *e)
 
     if (r < 0 && failed)
         list_failed(a, failed);
+    if (r == 0)
+        forget_compiled(a);
     return r;
 }
 

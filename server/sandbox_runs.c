@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "server/cache.h"
 #include "server/sandbox_internal.h"
 #include "server/scan.h"
 #include "shared/io.h"
@@ -142,6 +143,11 @@ static int confirm(struct sandbox *sb, struct scan *scan, struct scan_result *fo
     if (r < 0)
         return r;
     r = scan_confirm(sb->ws, scan, LISTED_MAX, found, e);
+    for (size_t i = 0; r == 0 && i < found->edits.count; i++) {
+        const struct store_edit *d = &found->edits.items[i];
+        if (d->kind == STORE_REMOVE)
+            cache_forget(sb->ws, d->path, d->leaf ? TREE_FILE : TREE_DIR);
+    }
     tree_identity_leave(previous);
     return r == 0 ? adopt(sb, found, e) : r;
 }

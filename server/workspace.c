@@ -161,6 +161,8 @@ static int open_all(
     int r = open_owned(all->staging, id, &ws->stage_fd, e);
     if (r == 0)
         r = open_owned(all->displaced, id, &ws->displaced_fd, e);
+    if (r == 0)
+        r = tree_open(ws->cache_path, &ws->cache, e);
     return r == 0 ? tree_open(ws->path, &ws->tree, e) : r;
 }
 
@@ -188,6 +190,7 @@ void workspace_free(struct workspace *ws)
     if (!ws)
         return;
     tree_free(ws->tree);
+    tree_free(ws->cache);
     fd_closep(&ws->stage_fd);
     fd_closep(&ws->displaced_fd);
     manifest_free(ws->manifest);
@@ -235,15 +238,12 @@ int workspace_make_cache(struct workspace *ws, struct err *e)
 {
     static const char *const dirs[] = {"home", "pyc", "go", "npm", "pip"};
     struct tree_identity previous;
-    CLEANUP(tree_freep) struct tree *cache = NULL;
-    int r = tree_open(ws->cache_path, &cache, e);
+    int r = tree_identity_enter(ws->identity, &previous, e);
 
-    if (r == 0)
-        r = tree_identity_enter(ws->identity, &previous, e);
     if (r < 0)
         return r;
     for (size_t i = 0; r == 0 && i < sizeof dirs / sizeof dirs[0]; i++) {
-        r = tree_mkdir(cache, dirs[i], 0755, e);
+        r = tree_mkdir(ws->cache, dirs[i], 0755, e);
         if (r == -EEXIST)
             r = 0;
     }

@@ -35,7 +35,7 @@
 struct workspaces;
 
 struct workspace {
-    struct tree *tree;
+    struct tree *tree, *cache;
     int stage_fd;     /* directory for what is not in the workspace yet, or any more */
     int displaced_fd; /* versions of programs that could not be put back */
     struct tree_identity identity;

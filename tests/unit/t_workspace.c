@@ -490,6 +490,58 @@ static void test_stale_manifest(void **state)
     assert_sound(f);
 }
 
+static const char *in_cache(const struct fixture *f, const char *path, char out[512])
+{
+    (void)snprintf(out, 512, "%s/cache/%s/%s", f->data, sandbox_id(f->sb), path);
+    return out;
+}
+
+/* Bytecode of what left its name goes, that of its neighbours stays. Each row: a set, and which of
+ * the two compiled files of a.py, and of ab.py beside it, is left. */
+static void test_bytecode_forgotten(void **state)
+{
+    static const struct {
+        struct row row;
+        bool a_left, ab_left;
+    } cases[] = {
+        {PUT("p/a.py", "changed"), true, true}, /* its time tells */
+        {DELETE("p/a.py"), false, true},
+        {MOVE("p/a.py", "p/c.py"), false, true},
+        {MOVE("p/ab.py", "p/a.py"), false, false},
+        {DELETE_TREE("p"), false, false},
+        {MOVE("p", "q"), false, false},
+    };
+    static const char *const dirs[] = {"pyc", "pyc/workspace", "pyc/workspace/p"};
+    struct fixture *f = *state;
+    struct sandbox_mounts mounts;
+    char name[512];
+    struct stat st;
+
+    assert_int_equal(sandbox_run_enter(f->sb, &mounts, NULL), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        (void)apply_ok(f->sb, DELETE_TREE("q"), PUT("p/a.py", "a"), PUT("p/ab.py", "ab"));
+        for (size_t d = 0; d < 3; d++) {
+            (void)mkdir(in_cache(f, dirs[d], name), 0755);
+            assert_int_equal(chown(name, mounts.uid, mounts.gid), 0);
+        }
+        assert_int_equal(io_write_file(in_cache(f, "pyc/workspace/p/a.cpython-311.pyc", name), "x",
+                             1, 0644, NULL),
+            0);
+        assert_int_equal(io_write_file(in_cache(f, "pyc/workspace/p/ab.cpython-311.pyc", name), "x",
+                             1, 0644, NULL),
+            0);
+        struct sandbox_apply_result res;
+        assert_int_equal(apply_rows(f->sb, NULL, &cases[i].row, 1, &res, NULL), 0);
+        sandbox_apply_result_release(&res);
+        assert_int_equal(stat(in_cache(f, "pyc/workspace/p/a.cpython-311.pyc", name), &st) == 0,
+            cases[i].a_left);
+        assert_int_equal(stat(in_cache(f, "pyc/workspace/p/ab.cpython-311.pyc", name), &st) == 0,
+            cases[i].ab_left);
+    }
+    sandbox_mounts_release(&mounts);
+    sandbox_run_abandon(f->sb);
+}
+
 /* ---- the framed wire, with deltas */
 
 struct wire {
@@ -698,6 +750,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_stale_manifest, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mtime_seconds, setup, teardown),
         cmocka_unit_test_setup_teardown(test_patches, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bytecode_forgotten, setup, teardown),
         cmocka_unit_test(test_other_file_system),
     };
 
