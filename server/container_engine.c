@@ -26,8 +26,8 @@
 /* The runtimes whose command line silt speaks. Others pass no descriptor to the container (Debian's
  * runsc), which silt-init needs. */
 static const struct runtime_kind kinds[] = {
-    {"crun", "--cgroup-manager=cgroupfs", "--cgroup-manager=disabled"},
-    {"runc", NULL, "--rootless=true"},
+    {"crun", "--cgroup-manager=cgroupfs", "--cgroup-manager=disabled", false},
+    {"runc", NULL, NULL, true},
 };
 #define KIND_COUNT (sizeof kinds / sizeof kinds[0])
 
@@ -144,6 +144,11 @@ static int read_version(struct container_engine *g, struct err *e)
     }
     if (!g->kind)
         return err_say(e, EINVAL, "'%s' is no runtime that silt can drive: use crun or runc", word);
+    if (g->kind->maps_root && !g->abilities.root)
+        return err_say(e, EINVAL,
+            "%s needs two user ids per container, which an ordinary user does not have: use crun, "
+            "or run siltd as root",
+            word);
     (void)snprintf(g->abilities.engine, sizeof g->abilities.engine, "%s %s", word, version);
     return 0;
 }

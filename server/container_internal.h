@@ -40,7 +40,11 @@ struct runtime_kind {
     const char *name;       /* as the first word of `NAME --version` */
     const char *cgroup_on;  /* global option, or NULL */
     const char *cgroup_off; /* global option for rootless, or NULL */
+    bool maps_root;         /* refuses a user namespace without a uid 0 */
 };
+
+/* What uid and gid 0 are outside then: an id that nobody has and no file belongs to. */
+#define NOBODYS_ID UINT32_C(4294967293)
 
 /* The private namespaces and the tmpfs in them, held by descriptors. */
 struct place {

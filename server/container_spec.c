@@ -184,6 +184,7 @@ int spec_write_bundle(struct container_engine *g, const struct container_spec *s
         .cpu_online = fewer && s->limits.cpus <= CONTAINER_CPUS_MAX ? online : NULL,
         .host_uid = g->abilities.root ? s->uid : 0,
         .host_gid = g->abilities.root ? s->gid : 0,
+        .root_id = g->kind->maps_root ? NOBODYS_ID : 0,
         .cgroup = *cgroup ? cgroup : NULL,
         .memory_bytes = g->abilities.limit_memory ? s->limits.memory_bytes : 0,
         .swap = g->cgroups.swap ? OCI_SWAP_LIMIT : OCI_SWAP_SWAPPINESS,

@@ -149,10 +149,16 @@ static json_t *make_resources(const struct oci_config *c)
     return ptr_take(&resources);
 }
 
-static json_t *make_map(unsigned host)
+static json_t *make_map(unsigned host, uint32_t root)
 {
-    return json_pack(
+    json_t *map = json_pack(
         "[{s:i, s:I, s:i}]", "containerID", OCI_UID, "hostID", (json_int_t)host, "size", 1);
+    if (root > 0 && json_array_append_new(map, json_pack("{s:i, s:I, s:i}", "containerID", 0,
+                                                   "hostID", (json_int_t)root, "size", 1)) < 0) {
+        json_decref(map);
+        return NULL;
+    }
+    return map;
 }
 
 static json_t *make_linux(const struct oci_config *c)
@@ -166,8 +172,8 @@ static json_t *make_linux(const struct oci_config *c)
     CLEANUP(json_freep) json_t *readonly = make_texts(c->readonly);
     CLEANUP(json_freep)
     json_t *out = json_pack("{s:O, s:o, s:o, s:O, s:O}", "namespaces", spaces, "uidMappings",
-        make_map(c->host_uid), "gidMappings", make_map(c->host_gid), "maskedPaths", masked,
-        "readonlyPaths", readonly);
+        make_map(c->host_uid, c->root_id), "gidMappings", make_map(c->host_gid, c->root_id),
+        "maskedPaths", masked, "readonlyPaths", readonly);
     if (!out)
         return NULL;
     if (c->cgroup && (json_object_set_new(out, "cgroupsPath", json_string(c->cgroup)) < 0 ||

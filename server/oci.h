@@ -37,6 +37,8 @@ struct oci_config {
     const char *cpu_online; /* file bound to /sys/devices/system/cpu/online, or NULL */
     uid_t host_uid;         /* what 1000 is outside (of the runtime's own user namespace) */
     gid_t host_gid;
+    uint32_t root_id;      /* 0: root is not mapped. Otherwise what 0 is outside, for a runtime that
+                              insists */
     const char *cgroup;    /* absolute cgroup path, or NULL: no limits by cgroup */
     uint64_t memory_bytes; /* 0: not limited by cgroup */
     enum oci_swap {

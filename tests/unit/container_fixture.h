@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -133,11 +134,16 @@ static inline struct container_spec fixture_spec(struct fixture *f, char id[32])
 static const char *const fixture_env[] __attribute__((unused)) = {
     "PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/cache/home", "LANG=C.UTF-8", NULL};
 
+/* Until end of file. What hangs fails. */
 static inline void fixture_read_all(int fd, char *out, size_t size)
 {
     size_t len = 0;
-    for (ssize_t n; len + 1 < size && (n = read(fd, out + len, size - 1 - len)) != 0;) {
-        assert_true(n > 0);
+    for (ssize_t n = 1; len + 1 < size && n != 0;) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        if (poll(&p, 1, 60000) != 1)
+            fail_msg("no end of output after a minute: %.*s", (int)len, out);
+        n = read(fd, out + len, size - 1 - len);
+        assert_true(n >= 0);
         len += (size_t)n;
     }
     out[len] = '\0';

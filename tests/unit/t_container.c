@@ -3,7 +3,6 @@
  */
 #include "tests/unit/container_fixture.h"
 
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>

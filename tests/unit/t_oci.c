@@ -90,6 +90,20 @@ static void test_fixed_values(void **state)
     json_decref(j);
 }
 
+/* runc insists on a uid 0: it becomes nobody's. */
+static void test_root_of_runc(void **state)
+{
+    (void)state;
+    struct oci_config config = base_config();
+    config.root_id = 4294967293u;
+    json_t *j = make(&config);
+    assert_int_equal(json_array_size(at(j, "linux.uidMappings")), 2);
+    assert_int_equal(json_integer_value(at(j, "linux.uidMappings.1.containerID")), 0);
+    assert_true(json_integer_value(at(j, "linux.uidMappings.1.hostID")) == 4294967293);
+    assert_true(json_integer_value(at(j, "linux.gidMappings.1.hostID")) == 4294967293);
+    json_decref(j);
+}
+
 static void test_every_namespace_is_fresh(void **state)
 {
     (void)state;
@@ -239,6 +253,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fixed_values),
+        cmocka_unit_test(test_root_of_runc),
         cmocka_unit_test(test_every_namespace_is_fresh),
         cmocka_unit_test(test_mount_options),
         cmocka_unit_test(test_resources),
