@@ -123,7 +123,11 @@ void sandbox_apply_result_release(struct sandbox_apply_result *r);
  * for its parent set if that is under way (at most 10 s, then PROTO_SEQ_GAP), validates against the
  * manifest, writes the intent, places, commits; generation + 1 (not for an empty set). On refusal
  * or error nothing changed and nothing staged stays. Refusals: see PROTO_* 409, 422, 507 in
- * shared/PROTOCOL.md. The lease is checked when begin->client is set.
+ * shared/PROTOCOL.md, and PROTO_FILE_NOT_FOUND for an operation without a base that needs an entry
+ * which is not there (with a base that is PROTO_BASE_MISMATCH). The lease is checked when
+ * begin->client is set.
+ * The feed is called on this thread, which carries the sandbox's identity meanwhile: it may read
+ * from descriptors and memory, but must not open files or use the store.
  */
 int sandbox_apply(struct sandbox *sb, const struct changes_begin *begin,
     const struct changes_feed *feed, struct sandbox_apply_result *ret, struct err *e) WARN_UNUSED;
@@ -187,7 +191,8 @@ void sandbox_file_release(struct sandbox_file *f);
 int sandbox_file_open(struct sandbox *sb, const char *path, int *ret_fd, struct sandbox_file *ret,
     struct err *e) WARN_UNUSED;
 /* The manifest in byte order of path, those beneath `prefix` ("" = all) after `after` (NULL = from
- * the start), and the tree's digest and generation as of the same moment. */
+ * the start), and the tree's digest and generation as of the same moment. visit must not call back
+ * into this module: the sandbox is locked meanwhile. ret_generation and ret_digest may be NULL. */
 int sandbox_manifest(struct sandbox *sb, const char *prefix, const char *after, size_t limit,
     int (*visit)(const struct manifest_entry *entry, void *ctx), void *ctx,
     uint64_t *ret_generation, struct hash *ret_digest, struct err *e) WARN_UNUSED;
