@@ -102,6 +102,7 @@ void api_metrics(struct call *call)
     struct err e = ERR_INIT;
     uint64_t requests = 0, connections = 0, totals[2] = {0, 0};
     struct http_server *server = atomic_load(&call->api->server);
+    buf_init(&b, METRICS_BYTES_MAX);
     exec_stats(call->api->c.exec, &s);
     if (server)
         http_server_stats(server, &requests, &connections);
@@ -126,7 +127,6 @@ void api_metrics(struct call *call)
         {runs, "counter", runs_help, "{status=\"error\"}", s.errors},
     };
     int r = 0;
-    buf_init(&b, METRICS_BYTES_MAX);
     for (size_t i = 0; r == 0 && i < sizeof(rows) / sizeof(rows[0]); i++)
         r = add_metric(&b, &rows[i], i ? rows[i - 1].name : "");
     if (r < 0) {

@@ -178,12 +178,12 @@ int api_put_path(json_t *object, const char *name, const char *path)
     CLEANUP(buf_release) struct buf coded;
     char exact[32];
     size_t len = strlen(path);
+    buf_init(&readable, 4 * PATH_BYTES_MAX);
+    buf_init(&coded, 4 * PATH_BYTES_MAX);
     if (text_is_utf8(path, len))
         return json_object_set_new_nocheck(object, name, json_stringn_nocheck(path, len)) < 0
                    ? -ENOMEM
                    : 0;
-    buf_init(&readable, 4 * PATH_BYTES_MAX);
-    buf_init(&coded, 4 * PATH_BYTES_MAX);
     (void)snprintf(exact, sizeof(exact), "%s_base64", name);
     if (text_add_readable(&readable, path, len) < 0 || text_add_base64(&coded, path, len) < 0 ||
         json_object_set_new(object, name, json_string(buf_str(&readable))) < 0 ||

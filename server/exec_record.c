@@ -155,13 +155,13 @@ int exec_load_output(struct exec *x, const char *id, struct run_log **ret, struc
 {
     CLEANUP(buf_release) struct buf path;
     json_t *record = NULL;
+    buf_init(&path, PATH_BYTES_MAX);
     int r = text_is_id("run_", id)
                 ? load_record(x, id, &record, e)
                 : err_refuse(e, PROTO_RUN_NOT_FOUND, "'%s' is no id of a run", id);
     json_decref(record);
     if (r < 0)
         return r;
-    buf_init(&path, PATH_BYTES_MAX);
     if (exec_log_path(x, id, &path) < 0)
         return err_set(e, ENOMEM, "open a run's output");
     return run_log_load(buf_str(&path), ret, e);

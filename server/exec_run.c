@@ -218,10 +218,10 @@ static void add_diagnosis(struct run *run, const struct exec_plan *plan)
     struct run_facts *f = &run->facts;
     struct run_log_stats stats;
     struct diagnosis d;
+    buf_init(&tail, DIAGNOSE_TAIL_BYTES);
     if (f->status != RUN_FAILED && f->status != RUN_TIMED_OUT)
         return;
     run_log_stats(run->log, &stats);
-    buf_init(&tail, DIAGNOSE_TAIL_BYTES);
     /* With a terminal both streams are one. */
     enum run_stream which = stats.kept[RUN_STDERR] > 0 ? RUN_STDERR : RUN_STDOUT;
     if (run_log_tail(run->log, which, DIAGNOSE_TAIL_BYTES, &tail) < 0)

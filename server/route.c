@@ -12,9 +12,9 @@
 static int take_param(const char *text, size_t len, struct route_match *ret, size_t *count)
 {
     CLEANUP(buf_release) struct buf decoded;
+    buf_init(&decoded, 4 * PATH_BYTES_MAX);
     if (*count == ROUTE_PARAMS)
         return -EINVAL;
-    buf_init(&decoded, 4 * PATH_BYTES_MAX);
     int r = text_decode_percent(text, len, &decoded);
     if (r < 0)
         return r == -ENOBUFS ? -EINVAL : r;

@@ -93,16 +93,16 @@ static json_t *limits_hit(const struct run_facts *f)
 /* A name as readable text, and exactly beside it where that is not the same. */
 static void put_path(json_t *object, const char *name, const char *path, bool *ok)
 {
+    CLEANUP(buf_release) struct buf readable;
+    CLEANUP(buf_release) struct buf coded;
     size_t len = strlen(path);
     char exact[64];
+    buf_init(&readable, 4 * PATH_BYTES_MAX);
+    buf_init(&coded, 4 * PATH_BYTES_MAX);
     if (text_is_utf8(path, len)) {
         put(object, name, json_stringn_nocheck(path, len), ok);
         return;
     }
-    CLEANUP(buf_release) struct buf readable;
-    CLEANUP(buf_release) struct buf coded;
-    buf_init(&readable, 4 * PATH_BYTES_MAX);
-    buf_init(&coded, 4 * PATH_BYTES_MAX);
     (void)snprintf(exact, sizeof(exact), "%s_base64", name);
     if (text_add_readable(&readable, path, len) < 0 || text_add_base64(&coded, path, len) < 0)
         *ok = false;
@@ -253,6 +253,7 @@ static int add_one(
     char exact[32];
     bool ok = true;
     buf_init(&raw, which == RUN_STREAMS ? 2 * RUN_INLINE_MAX : RUN_INLINE_MAX);
+    buf_init(&other, 8 * RUN_INLINE_MAX);
     int r = run_log_text(log, which, &raw);
     if (r < 0)
         return r;
@@ -261,7 +262,6 @@ static int add_one(
         put(o, name, json_stringn_nocheck(buf_str(&raw), text_utf8_whole(raw.data, raw.len)), &ok);
         return ok ? 0 : -ENOMEM;
     }
-    buf_init(&other, 4 * raw.max);
     (void)snprintf(exact, sizeof(exact), "%s_base64", name);
     r = text_add_readable(&other, raw.data, raw.len);
     if (r == 0)
