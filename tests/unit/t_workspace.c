@@ -3,6 +3,9 @@
 #include "tests/unit/sandbox_fixture.h"
 
 #include <dirent.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/mount.h>
 
 #include "shared/delta.h"
 
@@ -417,6 +420,76 @@ static void test_planted_symlinks(void **state)
     assert_int_equal(lstat(path, &st), -1);
 }
 
+struct racer {
+    const struct fixture *f;
+    const char *outside;
+    atomic_bool stop;
+};
+
+/* A program that swaps a directory for a symlink to the outside and back, as fast as it can. */
+static void *swap_for_ever(void *arg)
+{
+    struct racer *r = arg;
+    char dir[512], away[512];
+
+    (void)at(r->f, "dir", dir);
+    (void)at(r->f, "away", away);
+    while (!atomic_load(&r->stop)) {
+        if (rename(dir, away) == 0 && symlink(r->outside, dir) == 0)
+            (void)unlink(dir);
+        (void)rename(away, dir);
+    }
+    return NULL;
+}
+
+static void test_swapped_while_applying(void **state)
+{
+    struct fixture *f = *state;
+    char outside[128], path[160];
+    struct racer racer = {.f = f, .outside = outside};
+    pthread_t thread;
+    struct buf b;
+    unsigned applied = 0;
+
+    (void)snprintf(outside, sizeof outside, "%s/outside", f->dir);
+    assert_int_equal(mkdir(outside, 0777), 0);
+    assert_int_equal(chmod(outside, 0777), 0);
+    (void)snprintf(path, sizeof path, "%s/sentinel", outside);
+    assert_int_equal(io_write_file(path, "safe", 4, 0666, NULL), 0);
+    (void)apply_ok(f->sb, PUT("dir/sentinel", "first"));
+    atomic_init(&racer.stop, false);
+    assert_int_equal(pthread_create(&thread, NULL, swap_for_ever, &racer), 0);
+    for (int i = 0; i < 300; i++) {
+        const struct row rows[] = {PUT("dir/sentinel", i % 2 ? "evil" : "worse"),
+            PUT("dir/made", "evil"),
+            i % 3 ? (struct row)DELETE("dir/made") : (struct row)CHMOD("dir/sentinel", 0600),
+            EDIT("dir/sentinel", i % 2 ? "evil" : "worse", "edited")};
+        struct sandbox_apply_result res;
+        applied += apply_rows(f->sb, NULL, rows, 4, &res, NULL) == 0;
+        sandbox_apply_result_release(&res);
+    }
+    atomic_store(&racer.stop, true);
+    (void)pthread_join(thread, NULL);
+    print_message("%u of 300 sets were applied\n", applied);
+    assert_int_equal(io_read_file(path, 100, &b, NULL), 0);
+    assert_string_equal(buf_str(&b), "safe");
+    buf_release(&b);
+    (void)snprintf(path, sizeof path, "%s/made", outside);
+    struct stat st;
+    assert_int_equal(lstat(path, &st), -1);
+    assert_int_equal(stat(outside, &st), 0);
+    assert_int_equal(st.st_nlink, 2);
+    assert_int_equal(staging_entries(f), 0);
+    /* Whatever is left is found and adopted, and then all agree again. */
+    struct sandbox_mounts mounts;
+    struct sandbox_run_changes changes;
+    assert_int_equal(sandbox_run_enter(f->sb, &mounts, NULL), 0);
+    sandbox_mounts_release(&mounts);
+    assert_int_equal(sandbox_run_leave(f->sb, &changes, NULL), 0);
+    sandbox_run_changes_release(&changes);
+    assert_sound(f);
+}
+
 /* Things a program can leave under a name. */
 static void test_odd_entries(void **state)
 {
@@ -704,6 +777,57 @@ static void test_other_file_system(void **state)
     fixture_release(&f);
 }
 
+/* The disk is really full: refused, nothing changed, nothing left; afterwards there is room again.
+ */
+static void test_disk_full(void **state)
+{
+    struct fixture f;
+    struct sandbox_spec spec = {.image = "host"};
+    enum { LEN = 900000 };
+    char *big = malloc(LEN + 1);
+
+    (void)state;
+    assert_non_null(big);
+    memset(big, 'x', LEN);
+    big[LEN] = '\0';
+    fixture_init(&f);
+    fixture_close(&f);
+    f.data[strlen(f.data) - 1] = '2';
+    f.db[strlen(f.db) - 1] = '2';
+    f.work[strlen(f.work) - 1] = '2';
+    assert_int_equal(mkdir(f.work, 0755), 0);
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        mount("none", f.work, "tmpfs", 0, "size=1m,nr_inodes=60") < 0) {
+        free(big);
+        fixture_release(&f);
+        skip();
+    }
+    fixture_open(&f);
+    assert_int_equal(sandbox_create(f.all, &spec, &f.sb, NULL), 0);
+    (void)apply_ok(f.sb, PUT("big", big), PUT("d/small", "s"));
+    apply_refused(f.sb, PROTO_NO_SPACE, DELETE("d/small"), PUT("more", big));
+    assert_true(is_file(&f, "d/small", "s"));
+    /* Inodes run out as well. */
+    static char paths[100][16];
+    static struct row rows[100];
+    struct sandbox_apply_result res;
+    struct err e = ERR_INIT;
+    for (int i = 0; i < 100; i++) {
+        (void)snprintf(paths[i], sizeof paths[i], "n%d", i);
+        rows[i] = (struct row)PUT(paths[i], "");
+    }
+    assert_int_equal(apply_rows(f.sb, NULL, rows, 100, &res, &e), -EPROTO);
+    assert_int_equal(e.refusal, PROTO_NO_SPACE);
+    assert_int_equal(apply_rows(f.sb, NULL, rows, 20, &res, &e), 0);
+    (void)apply_ok(f.sb, DELETE("big"));
+    (void)apply_ok(f.sb, PUT("more", big));
+    assert_int_equal(sandbox_delete(f.sb, NULL), 0);
+    fixture_close(&f);
+    assert_int_equal(umount(f.work), 0);
+    fixture_release(&f);
+    free(big);
+}
+
 /* Python takes bytecode for current when size and whole second are the same. */
 static void test_mtime_seconds(void **state)
 {
@@ -746,12 +870,14 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_bases, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hash_and_space, setup, teardown),
         cmocka_unit_test_setup_teardown(test_planted_symlinks, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_swapped_while_applying, setup, teardown),
         cmocka_unit_test_setup_teardown(test_odd_entries, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stale_manifest, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mtime_seconds, setup, teardown),
         cmocka_unit_test_setup_teardown(test_patches, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bytecode_forgotten, setup, teardown),
         cmocka_unit_test(test_other_file_system),
+        cmocka_unit_test(test_disk_full),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
