@@ -120,10 +120,10 @@ static int take_cursor(struct rebase *b, struct err *e)
 {
     const char *next = json_string_value(json_object_get(b->page, "next_cursor"));
     CLEANUP(buf_release) struct buf coded;
+    buf_init(&coded, 4 * (size_t)PATH_BYTES_MAX);
     free(ptr_take(&b->cursor));
     if (!next)
         return 0;
-    buf_init(&coded, 4 * (size_t)PATH_BYTES_MAX);
     if (text_add_percent(&coded, next) < 0 || !(b->cursor = buf_steal(&coded)))
         return err_set(e, ENOMEM, "ask the server what it has");
     return 0;
