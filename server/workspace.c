@@ -150,6 +150,20 @@ static int open_owned(const char *parent, const char *id, int *ret, struct err *
     return *ret < 0 ? err_set(e, errno, "open '%s'", path) : 0;
 }
 
+static int count_entries(int dir_fd, unsigned *ret, struct err *e)
+{
+    CLEANUP(fd_closep) int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CLEANUP(dir_closep) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *d;
+
+    if (!dir)
+        return err_set(e, errno, "read a directory");
+    (void)fd_take(&fd);
+    while ((d = readdir(dir)) != NULL)
+        *ret += d->d_name[0] != '.';
+    return 0;
+}
+
 static int open_all(
     struct workspace *ws, const struct workspaces *all, const char *id, struct err *e)
 {
@@ -161,6 +175,8 @@ static int open_all(
     int r = open_owned(all->staging, id, &ws->stage_fd, e);
     if (r == 0)
         r = open_owned(all->displaced, id, &ws->displaced_fd, e);
+    if (r == 0)
+        r = count_entries(ws->displaced_fd, &ws->displaced_count, e);
     if (r == 0)
         r = tree_open(ws->cache_path, &ws->cache, e);
     return r == 0 ? tree_open(ws->path, &ws->tree, e) : r;
