@@ -225,25 +225,26 @@ static void nobody_is_no_identity(void **state)
         -EINVAL);
 }
 
-/* Without root: the own identity is nothing to switch, another is refused and nothing changes.
- * Exit codes tell which check failed. */
+/* Without root: the own identity is nothing to switch; another is refused after its group was taken
+ * (which the real group allows), and nothing has changed. Exit codes tell which check failed. */
 static int unprivileged(struct fixture *f)
 {
     struct tree_identity before;
+    struct stat st;
     const struct tree_identity own = {.uid = SANDBOX_UID, .gid = OTHER_UID};
-    const struct tree_identity other = {.uid = OTHER_UID, .gid = SANDBOX_GID};
-    if (geteuid() == 0 &&
-        (setgroups(0, NULL) < 0 || setresgid(SANDBOX_GID, SANDBOX_GID, SANDBOX_GID) < 0 ||
-            setresuid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID) < 0))
+    const struct tree_identity other = {.uid = OTHER_UID, .gid = SANDBOX_GID + 1};
+    if (setgroups(0, NULL) < 0 || setresgid(SANDBOX_GID + 1, SANDBOX_GID, SANDBOX_GID) < 0 ||
+        setresuid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID) < 0)
         return 2;
     if (tree_identity_enter(own, &before, &f->e) != 0 || before.gid != SANDBOX_GID)
         return 3;
     tree_identity_leave(before);
     if (tree_identity_enter(other, &before, &f->e) != -EPERM)
         return 4;
-    if (tree_mkdir(f->t, "still-ours", 0700, &f->e) != 0)
+    if (tree_mkdir(f->t, "still-ours", 0700, &f->e) != 0 ||
+        fstatat(f->root, "still-ours", &st, 0) < 0)
         return 5;
-    return 0;
+    return st.st_uid == SANDBOX_UID && st.st_gid == SANDBOX_GID ? 0 : 6;
 }
 
 static void refused_without_root(void **state)

@@ -234,17 +234,23 @@ static void descriptors_are_bounded(void **state)
     assert_int_equal(s.faults, 0);
 }
 
-static void replace_a_high_directory(struct fixture *f)
+static void replace_it_by_a_symlink(struct fixture *f)
 {
     assert_int_equal(renameat(f->root, "d/d", f->top_fd, "gone"), 0);
     assert_int_equal(symlinkat("../../outside", f->root, "d/d"), 0);
 }
 
-/* A directory whose descriptor was given up is opened again by its path: swapped for a symlink by
- * then, the rest of it counts as vanished, and the walk goes on above it. */
-static void swapped_while_deep_below(void **state)
+static void replace_it_by_another(struct fixture *f)
 {
-    struct fixture *f = *state;
+    assert_int_equal(renameat(f->root, "d/d", f->top_fd, "gone"), 0);
+    make_dir(f->root, "d/d");
+    make_dir(f->root, "d/d/x");
+}
+
+/* A directory whose descriptor was given up is opened again by its path: if that is another one by
+ * then, the rest of it counts as vanished, and the walk goes on above it. */
+static void swapped_while_deep_below(struct fixture *f, void (*act)(struct fixture *f))
+{
     struct seen s;
     char deep[2 * 120];
     for (size_t i = 0; i < sizeof(deep); i++)
@@ -255,7 +261,7 @@ static void swapped_while_deep_below(void **state)
     make_dir(f->root, "d/d/x");
     seen_init(&s, f);
     s.at = deep;
-    s.act = replace_a_high_directory;
+    s.act = act;
     s.then = TREE_VISIT_GO;
     assert_int_equal(tree_walk(f->t, "", see, &s, &f->e), 0);
     assert_int_equal(s.faults, 0);
@@ -264,6 +270,16 @@ static void swapped_while_deep_below(void **state)
     assert_non_null(strstr(buf_str(&s.text), " d/f "));
     assert_non_null(strstr(buf_str(&s.text), " z "));
     buf_release(&s.text);
+}
+
+static void swapped_for_a_symlink_meanwhile(void **state)
+{
+    swapped_while_deep_below(*state, replace_it_by_a_symlink);
+}
+
+static void swapped_for_a_directory_meanwhile(void **state)
+{
+    swapped_while_deep_below(*state, replace_it_by_another);
 }
 
 static void remove_the_rest(struct fixture *f)
@@ -363,7 +379,8 @@ int main(void)
         FIXTURE_TEST(depth_has_an_end),
         FIXTURE_TEST(length_has_an_end),
         FIXTURE_TEST(descriptors_are_bounded),
-        FIXTURE_TEST(swapped_while_deep_below),
+        FIXTURE_TEST(swapped_for_a_symlink_meanwhile),
+        FIXTURE_TEST(swapped_for_a_directory_meanwhile),
         FIXTURE_TEST(what_vanishes_is_skipped),
         FIXTURE_TEST(swapped_directories_are_not_followed),
         FIXTURE_TEST(wide_directories_are_sorted),
