@@ -214,6 +214,13 @@ static void mounts_are_not_entered(void **state)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* A symlink, unless the name is taken. */
+static void set_link(const char *target, int dir_fd, const char *name)
+{
+    if (symlinkat(target, dir_fd, name) < 0)
+        assert_int_equal(errno, EEXIST);
+}
+
 /* A directory in the tree is swapped for a symlink to outside/ while we remove. */
 static void swapped_directories_are_never_followed(void **state)
 {
@@ -224,7 +231,7 @@ static void swapped_directories_are_never_followed(void **state)
     for (int i = 0; i < WIDE; i++) {
         make_dir(f->root, "top");
         make_dir(f->root, "top/d");
-        (void)symlinkat("../../outside", f->root, "top/evil");
+        set_link("../../outside", f->root, "top/evil");
         for (int k = 0; k < 8; k++) {
             char name[32];
             (void)snprintf(name, sizeof(name), "top/s%d", k);
@@ -253,7 +260,7 @@ static void a_swapped_name_is_never_followed(void **state)
         CLEANUP(fd_closep)
         int d = openat(f->root, "d", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         (void)mkdirat(d, "in", 0700);
-        (void)symlinkat("../outside", f->root, "evil");
+        set_link("../outside", f->root, "evil");
         for (int k = 0; k < 2; k++) {
             int r = tree_remove(f->t, k ? "evil" : "d", &f->e);
             /* The swap may go on for longer than we try; it may not lead us out. */
