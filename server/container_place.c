@@ -214,7 +214,8 @@ static int clear_cgroups(bool root, bool hybrid, struct answer *a)
 {
     if (!root && mount("tmpfs", "/sys/fs/cgroup", "tmpfs", MS_NOSUID | MS_NODEV, NULL) < 0)
         return note(a, "mount over", "/sys/fs/cgroup");
-    if (root && hybrid && umount2("/sys/fs/cgroup/unified", MNT_DETACH) < 0)
+    /* EINVAL: it is an empty folder, because somebody unmounted it already. */
+    if (root && hybrid && umount2("/sys/fs/cgroup/unified", MNT_DETACH) < 0 && errno != EINVAL)
         return note(a, "unmount", "/sys/fs/cgroup/unified");
     return 0;
 }
