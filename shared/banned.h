@@ -7,7 +7,14 @@
 #ifndef SHARED_BANNED_H
 #define SHARED_BANNED_H
 
-#undef alloca /* glibc's header makes it a macro, which cannot be poisoned */
+/* glibc's headers make some of them macros, which cannot be poisoned. */
+#undef alloca
+#undef strcpy
+#undef strcat
+#undef strncpy
+#undef strncat
+#undef sprintf
+#undef vsprintf
 #pragma GCC poison strcpy strcat sprintf vsprintf strncpy strncat strtok strtok_r gets
 #pragma GCC poison atoi atol atoll atof system popen alloca mktemp tmpnam tempnam
 
