@@ -15,6 +15,7 @@
 
 #include "shared/banned.h"
 
+#define NEAR (3 * 2048) /* of path_distance: at most two edits are a likeness */
 #define S "/v1/sandboxes"
 #define R "/v1/runs"
 
@@ -166,7 +167,7 @@ static int check_auth(struct api *api, struct http_request *req, struct err *e)
 static int refuse_path(const char *path, struct err *e)
 {
     const char *near = NULL;
-    unsigned best = 40;
+    unsigned best = NEAR;
     for (size_t i = 0; i < sizeof(reserved) / sizeof(reserved[0]); i++) {
         struct route_match match;
         int r = route_match(reserved[i], path, &match);

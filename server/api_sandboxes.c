@@ -77,13 +77,19 @@ static void wish_release(struct wish *w)
         free(texts[i]);
 }
 
-static json_t *known_languages(void)
+static json_t *known_languages(struct buf *sentence)
 {
     size_t count;
     const struct runtime_language *all = runtimes_all(&count);
     json_t *list = json_array();
-    for (size_t i = 0; list && i < count; i++)
+    for (size_t i = 0; list && i < count; i++) {
         err_ignore(json_array_append_new(list, json_string(all[i].name)));
+        err_ignore(buf_addf(sentence, "%s%s",
+            i == 0          ? ""
+            : i + 1 < count ? ", "
+                            : " and ",
+            all[i].name));
+    }
     return list;
 }
 
@@ -95,12 +101,11 @@ static int read_language(json_t *body, struct wish *w, json_t **ret_details, str
         return r;
     const struct runtime_language *language = runtimes_by_name(given);
     if (!language) {
-        CLEANUP(freep) char *names = NULL;
-        json_t *known = known_languages();
-        names = json_dumps(known, JSON_COMPACT);
-        *ret_details = json_pack("{s:o}", "known", known);
+        CLEANUP(buf_release) struct buf names;
+        buf_init(&names, 1024);
+        *ret_details = json_pack("{s:o}", "known", known_languages(&names));
         return err_refuse(e, PROTO_UNKNOWN_LANGUAGE,
-            "'%s' is no language that this server knows; it knows %s", given, names ? names : "");
+            "'%s' is no language that this server knows; it knows %s", given, buf_str(&names));
     }
     w->language = strdup(language->name);
     return w->language ? 1 : err_set(e, ENOMEM, "read the request");

@@ -11,6 +11,7 @@
 
 #include "shared/banned.h"
 
+#define NEAR (4 * 2048) /* of path_distance: at most three edits are a likeness */
 #define LABELS_MAX 64
 #define LABEL_BYTES 1024
 
@@ -47,7 +48,7 @@ int body_known(json_t *object, const char *where, const char *const *known, stru
         return err_refuse(e, PROTO_INVALID_VALUE, "%s must be a JSON object", where);
     json_object_foreach(object, key, value) {
         const char *near = NULL;
-        unsigned nearest = 4; /* further away is no likeness */
+        unsigned nearest = NEAR;
         bool found = false;
         for (size_t i = 0; known[i] && !found; i++) {
             unsigned d = path_distance(key, known[i]);

@@ -14,6 +14,7 @@
 
 #include "shared/banned.h"
 
+#define NEAR (4 * 2048) /* of path_distance: at most three edits are a likeness */
 #define VALUE_MAX 4096   /* bytes of one value */
 #define ORIGIN_BYTES 128 /* "/etc/silt/siltd.conf:12" */
 
@@ -39,7 +40,7 @@ static const struct config_setting *find_key(const char *key, size_t *ret_row)
 static const char *nearest_key(const char *key)
 {
     const char *best = NULL;
-    unsigned best_distance = 4; /* further away is no likeness */
+    unsigned best_distance = NEAR;
     for (size_t i = 0; i < config_setting_count; i++) {
         unsigned d = path_distance(key, config_settings[i].key);
         if (d < best_distance) {

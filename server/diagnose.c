@@ -40,9 +40,9 @@ struct rule {
 static const struct rule rules[] = {
     {"missing_module", "python", "ModuleNotFoundError: No module named", "'", "'",
         "Python found no module '%s'.", MODULE_HINT},
-    {"missing_module", "javascript", "Cannot find module", "'", "'", "Node found no module '%s'.",
+    {"missing_module", "node", "Cannot find module", "'", "'", "Node found no module '%s'.",
         MODULE_HINT},
-    {"missing_module", "javascript", "Cannot find package", "'", "'",
+    {"missing_module", "node", "Cannot find package", "'", "'",
         "Node found no package '%s'.", MODULE_HINT},
     {"missing_module", "ruby", "cannot load such file -- ", "-- ", " (\n",
         "Ruby found no file '%s' to load.", MODULE_HINT},
@@ -84,7 +84,7 @@ static const struct rule rules[] = {
     {"syntax_error", "python", "IndentationError: ", NULL, NULL,
         "The indentation of the file is not consistent.", ""},
     {"syntax_error", "python", "TabError: ", NULL, NULL, "The file mixes tabs and blanks.", ""},
-    {"syntax_error", "javascript", "SyntaxError: ", NULL, NULL, "Node could not parse the file.",
+    {"syntax_error", "node", "SyntaxError: ", NULL, NULL, "Node could not parse the file.",
         ""},
     {"missing_file", "python", "FileNotFoundError: [Errno 2] No such file or directory: ", "'", "'",
         "The program opened '%s', which does not exist.",
@@ -93,12 +93,11 @@ static const struct rule rules[] = {
         "The program was refused access to a file.",
         "A program that is run directly needs its executable bit; " READ_ONLY},
     {"compile_error", "c", "error: ", NULL, NULL, "The compiler refused the source.", ""},
-    {"compile_error", "cpp", "error: ", NULL, NULL, "The compiler refused the source.", ""},
-    {"compile_error", "rust", "error", NULL, NULL, "The compiler refused the source.", ""},
+    {"compile_error", "c++", "error: ", NULL, NULL, "The compiler refused the source.", ""},
     {"compile_error", "go", ".go:", NULL, NULL, "Go could not build or run the program.", ""},
     {"exception", "python", "Traceback (most recent call last)", NULL, NULL,
         "An exception ended the program.", ""},
-    {"exception", "javascript", "    at ", NULL, NULL, "An exception ended the program.", ""},
+    {"exception", "node", "    at ", NULL, NULL, "An exception ended the program.", ""},
 };
 
 static bool copy_name(const char *from, const char *end, const char *close, char *out, size_t size)

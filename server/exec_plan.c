@@ -28,7 +28,7 @@ static const struct {
     {"PYTHONPYCACHEPREFIX", "/cache/pyc"},
     {"PIP_CACHE_DIR", "/cache/pip"},
     {"GOPATH", "/cache/go"},
-    {"GOCACHE", "/cache/go-build"},
+    {"GOCACHE", "/cache/go/build"},
     {"npm_config_cache", "/cache/npm"},
 };
 
@@ -38,13 +38,10 @@ static const struct {
     const char *language, *option;
 } inline_code[] = {
     {"python", "-c"},
-    {"javascript", "-e"},
+    {"node", "-e"},
     {"ruby", "-e"},
     {"perl", "-e"},
-    {"php", "-r"},
-    {"lua", "-e"},
     {"shell", "-c"},
-    {"bash", "-c"},
 };
 
 static int list_add(char ***list, const char *text, size_t len)
@@ -225,7 +222,7 @@ static int plan_code(struct run *run, struct exec_plan *ret, struct err *e)
     r = r < 0 ? r : list_adds(&ret->argv, option);
     r = r < 0 ? r : list_adds(&ret->argv, run->req.text);
     /* For a shell the word after the code is its name, $0. */
-    if (r == 0 && (strcmp(language->name, "shell") == 0 || strcmp(language->name, "bash") == 0))
+    if (r == 0 && strcmp(language->name, "shell") == 0)
         r = list_adds(&ret->argv, language->program);
     return r;
 }
