@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 
 #include "shared/io.h"
+#include "shared/path.h"
 
 #include "shared/banned.h"
 
@@ -118,7 +119,7 @@ static int seal_runtime(const char *path, int *ret, struct err *e)
     *ret = -1;
     if (b.len < 4 || memcmp(b.data, "\177ELF", 4) != 0)
         return 0; /* a script: by its path */
-    CLEANUP(fd_closep) int fd = memfd_create("runtime", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    CLEANUP(fd_closep) int fd = memfd_create(path_base(path), MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0 || io_write_all(fd, b.data, b.len) < 0 ||
         fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
         return 0; /* only slower without */

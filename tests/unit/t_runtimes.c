@@ -36,85 +36,86 @@ static void join(const struct runtimes_plan *plan, char out[512])
     }
 }
 
+static const struct {
+    const char *path, *cwd, *head;
+    bool executable;
+    const char *language, *there;   /* sandbox language; a file that exists besides */
+    const char *argv, *interpreter; /* NULL: -ENOEXEC */
+} plan_rows[] = {
+    /* by extension, from the root and from the file's folder */
+    {"main.py", "", "", false, NULL, NULL, "python3|main.py", "python3"},
+    {"a/main.py", "", "", false, NULL, NULL, "python3|a/main.py", "python3"},
+    {"a/main.py", "a", "", false, NULL, NULL, "python3|main.py", "python3"},
+    /* from a folder that does not hold it */
+    {"a/main.py", "b", "", false, NULL, NULL, "python3|/workspace/a/main.py", "python3"},
+    {"ab/main.py", "a", "", false, NULL, NULL, "python3|/workspace/ab/main.py", "python3"},
+    /* a leading dash never becomes an option, whatever the way */
+    {"-c.py", "", "", false, NULL, NULL, "python3|./-c.py", "python3"},
+    {"a/-m.py", "a", "", false, NULL, NULL, "python3|./-m.py", "python3"},
+    {"-x.go", "", "", false, NULL, NULL, "sh|-c|GO|silt|.|-x.go", "go"},
+    {"-d/x.c", "", "", false, NULL, NULL, "sh|-c|CC|silt|./-d|x.c|cc|.c", "cc"},
+    {"-run", "", "#!/bin/sh\n", true, NULL, NULL, "/bin/sh|./-run", "/bin/sh"},
+    /* `node inspect` is a subcommand */
+    {"inspect", "", "", false, "node", NULL, "node|./inspect", "node"},
+    {"x.mjs", "", "", false, NULL, NULL, "node|x.mjs", "node"},
+    {"t.rb", "", "", false, NULL, NULL, "ruby|t.rb", "ruby"},
+    {"t.pl", "", "", false, NULL, NULL, "perl|t.pl", "perl"},
+    {"t.sh", "", "echo hi", false, NULL, NULL, "sh|t.sh", "sh"},
+    /* a shell script that says which shell */
+    {"t.sh", "", "#!/bin/bash -e\n", false, NULL, NULL, "/bin/bash|-e|./t.sh", "/bin/bash"},
+    /* the extension wins over #! elsewhere */
+    {"t.py", "", "#!/usr/bin/env python2\n", true, NULL, NULL, "python3|t.py", "python3"},
+    /* the project way */
+    {"cmd/x/main.go", "", "", false, NULL, NULL, "sh|-c|GO|silt|./cmd/x|main.go", "go"},
+    {"main.go", "sub", "", false, NULL, NULL, "sh|-c|GO|silt|/workspace/|main.go", "go"},
+    {"p/x.c", "p", "", false, NULL, NULL, "sh|-c|CC|silt|.|x.c|cc|.c", "cc"},
+    {"p/x.cc", "", "", false, NULL, NULL, "sh|-c|CC|silt|./p|x.cc|c++|.cc", "c++"},
+    {"p/x.c", "", "", false, NULL, "p/Makefile", "sh|-c|MAKE|silt|./p|x.c", "make"},
+    {"x.c", "", "", false, NULL, "GNUmakefile", "sh|-c|MAKE|silt|.|x.c", "make"},
+    /* a Makefile elsewhere does not count */
+    {"p/x.c", "", "", false, NULL, "Makefile", "sh|-c|CC|silt|./p|x.c|cc|.c", "cc"},
+    /* #!: with and without the x bit, env, CR LF, blanks */
+    {"run", "", "#!/usr/bin/env python3\nx", true, NULL, NULL, "/usr/bin/env|python3|./run",
+        "python3"},
+    {"run", "", "#! /usr/bin/env -S A=1 ruby -w\r\n", false, NULL, NULL,
+        "/usr/bin/env|-S A=1 ruby -w|./run", "ruby"},
+    {"run", "", "#!/bin/sh", false, NULL, NULL, "/bin/sh|./run", "/bin/sh"},
+    {"run", "", "#!   \nx", true, NULL, NULL, NULL, NULL},
+    {"run", "", "#!", true, NULL, NULL, NULL, NULL},
+    /* ELF must be executable */
+    {"a.out", "", "\177ELF\2", true, NULL, NULL, "./a.out", NULL},
+    {"a.out", "", "\177ELF\2", false, NULL, NULL, NULL, NULL},
+    /* nothing known: the sandbox's language, if it takes any name */
+    {"script", "", "print(1)", false, "python", NULL, "python3|./script", "python3"},
+    {"data.txt", "", "x", false, "python", NULL, "python3|data.txt", "python3"},
+    {"script", "", "x", false, "go", NULL, NULL, NULL},
+    {"script", "", "x", false, NULL, NULL, NULL, NULL},
+    /* a dot file has no extension */
+    {".py", "", "", false, NULL, NULL, NULL, NULL},
+};
+
 static void test_plans(void **state)
 {
     (void)state;
-    static const struct {
-        const char *path, *cwd, *head;
-        bool executable;
-        const char *language, *there;   /* sandbox language; a file that exists besides */
-        const char *argv, *interpreter; /* NULL: -ENOEXEC */
-    } rows[] = {
-        /* by extension, from the root and from the file's folder */
-        {"main.py", "", "", false, NULL, NULL, "python3|main.py", "python3"},
-        {"a/main.py", "", "", false, NULL, NULL, "python3|a/main.py", "python3"},
-        {"a/main.py", "a", "", false, NULL, NULL, "python3|main.py", "python3"},
-        /* from a folder that does not hold it */
-        {"a/main.py", "b", "", false, NULL, NULL, "python3|/workspace/a/main.py", "python3"},
-        {"ab/main.py", "a", "", false, NULL, NULL, "python3|/workspace/ab/main.py", "python3"},
-        /* a leading dash never becomes an option, whatever the way */
-        {"-c.py", "", "", false, NULL, NULL, "python3|./-c.py", "python3"},
-        {"a/-m.py", "a", "", false, NULL, NULL, "python3|./-m.py", "python3"},
-        {"-x.go", "", "", false, NULL, NULL, "sh|-c|GO|silt|.|-x.go", "go"},
-        {"-d/x.c", "", "", false, NULL, NULL, "sh|-c|CC|silt|./-d|x.c|cc|.c", "cc"},
-        {"-run", "", "#!/bin/sh\n", true, NULL, NULL, "/bin/sh|./-run", "/bin/sh"},
-        /* `node inspect` is a subcommand */
-        {"inspect", "", "", false, "node", NULL, "node|./inspect", "node"},
-        {"x.mjs", "", "", false, NULL, NULL, "node|x.mjs", "node"},
-        {"t.rb", "", "", false, NULL, NULL, "ruby|t.rb", "ruby"},
-        {"t.pl", "", "", false, NULL, NULL, "perl|t.pl", "perl"},
-        {"t.sh", "", "echo hi", false, NULL, NULL, "sh|t.sh", "sh"},
-        /* a shell script that says which shell */
-        {"t.sh", "", "#!/bin/bash -e\n", false, NULL, NULL, "/bin/bash|-e|./t.sh", "/bin/bash"},
-        /* the extension wins over #! elsewhere */
-        {"t.py", "", "#!/usr/bin/env python2\n", true, NULL, NULL, "python3|t.py", "python3"},
-        /* the project way */
-        {"cmd/x/main.go", "", "", false, NULL, NULL, "sh|-c|GO|silt|./cmd/x|main.go", "go"},
-        {"main.go", "sub", "", false, NULL, NULL, "sh|-c|GO|silt|/workspace/|main.go", "go"},
-        {"p/x.c", "p", "", false, NULL, NULL, "sh|-c|CC|silt|.|x.c|cc|.c", "cc"},
-        {"p/x.cc", "", "", false, NULL, NULL, "sh|-c|CC|silt|./p|x.cc|c++|.cc", "c++"},
-        {"p/x.c", "", "", false, NULL, "p/Makefile", "sh|-c|MAKE|silt|./p|x.c", "make"},
-        {"x.c", "", "", false, NULL, "GNUmakefile", "sh|-c|MAKE|silt|.|x.c", "make"},
-        /* a Makefile elsewhere does not count */
-        {"p/x.c", "", "", false, NULL, "Makefile", "sh|-c|CC|silt|./p|x.c|cc|.c", "cc"},
-        /* #!: with and without the x bit, env, CR LF, blanks */
-        {"run", "", "#!/usr/bin/env python3\nx", true, NULL, NULL, "/usr/bin/env|python3|./run",
-            "python3"},
-        {"run", "", "#! /usr/bin/env -S A=1 ruby -w\r\n", false, NULL, NULL,
-            "/usr/bin/env|-S A=1 ruby -w|./run", "ruby"},
-        {"run", "", "#!/bin/sh", false, NULL, NULL, "/bin/sh|./run", "/bin/sh"},
-        {"run", "", "#!   \nx", true, NULL, NULL, NULL, NULL},
-        {"run", "", "#!", true, NULL, NULL, NULL, NULL},
-        /* ELF must be executable */
-        {"a.out", "", "\177ELF\2", true, NULL, NULL, "./a.out", NULL},
-        {"a.out", "", "\177ELF\2", false, NULL, NULL, NULL, NULL},
-        /* nothing known: the sandbox's language, if it takes any name */
-        {"script", "", "print(1)", false, "python", NULL, "python3|./script", "python3"},
-        {"data.txt", "", "x", false, "python", NULL, "python3|data.txt", "python3"},
-        {"script", "", "x", false, "go", NULL, NULL, NULL},
-        {"script", "", "x", false, NULL, NULL, NULL, NULL},
-        /* a dot file has no extension */
-        {".py", "", "", false, NULL, NULL, NULL, NULL},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        struct runtimes_look look = {exists_in, (void *)(uintptr_t)rows[i].there};
+    for (size_t i = 0; i < sizeof plan_rows / sizeof plan_rows[0]; i++) {
+        struct runtimes_look look = {exists_in, (void *)(uintptr_t)plan_rows[i].there};
         struct runtimes_plan plan;
         char text[512];
-        int r = runtimes_plan_file(rows[i].path, rows[i].cwd, rows[i].head, strlen(rows[i].head),
-            rows[i].executable, rows[i].language ? runtimes_by_name(rows[i].language) : NULL, &look,
-            &plan);
-        if (!rows[i].argv) {
+        int r = runtimes_plan_file(plan_rows[i].path, plan_rows[i].cwd, plan_rows[i].head,
+            strlen(plan_rows[i].head), plan_rows[i].executable,
+            plan_rows[i].language ? runtimes_by_name(plan_rows[i].language) : NULL, &look, &plan);
+        if (!plan_rows[i].argv) {
             if (r != -ENOEXEC)
-                fail_msg("row %zu '%s': %d", i, rows[i].path, r);
+                fail_msg("row %zu '%s': %d", i, plan_rows[i].path, r);
             assert_int_equal(plan.argc, 0);
             continue;
         }
         assert_int_equal(r, 0);
         join(&plan, text);
-        assert_string_equal(text, rows[i].argv);
+        assert_string_equal(text, plan_rows[i].argv);
         assert_null(plan.argv[plan.argc]); /* ends like an argv */
-        if (rows[i].interpreter)
-            assert_string_equal(plan.interpreter, rows[i].interpreter);
+        if (plan_rows[i].interpreter)
+            assert_string_equal(plan.interpreter, plan_rows[i].interpreter);
         else
             assert_null(plan.interpreter);
         runtimes_plan_release(&plan);
