@@ -76,7 +76,7 @@ $(BUILD)/tests/t_%: $(BUILD)/obj/tests/unit/t_%.o $$(addprefix $(BUILD)/lib,$$(a
 	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(if $(findstring libagent,$^),$(LIBS_SILT),$(LIBS_SILTD))
 
 UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT))
-unit: $(UNIT_BINS) ## build the unit tests
+unit: $(UNIT_BINS) $(BUILD)/silt-init ## build the unit tests
 
 # Fuzz targets need clang's libFuzzer: make fuzz CC=clang BUILD=build/fuzz SAN=address,undefined,fuzzer-no-link
 $(BUILD)/fuzz/f_%: $(BUILD)/obj/tests/fuzz/f_%.o $$(addprefix $(BUILD)/lib,$$(addsuffix .a,$$(call libs_of,$$*)))
@@ -88,7 +88,7 @@ test: ## install what is missing, build, run every test
 	./scripts/test
 
 check: ## layering, banned calls, formatting, headers that compile alone
-	./scripts/check-layers && ./scripts/check-headers
+	./scripts/check-layers && ./scripts/check-headers && ./scripts/check-docs
 
 bench: all ## measure against the peers
 	./scripts/bench-sync && ./scripts/bench-exec
