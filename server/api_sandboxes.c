@@ -97,8 +97,12 @@ static int read_language(json_t *body, struct wish *w, json_t **ret_details, str
 {
     CLEANUP(freep) char *given = NULL;
     int r = body_text(body, "language", 64, &given, e);
-    if (r <= 0 || !*given)
+    if (r <= 0)
         return r;
+    if (!*given) {
+        w->language = ptr_take(&given); /* "" takes it away again */
+        return 1;
+    }
     const struct runtime_language *language = runtimes_by_name(given);
     if (!language) {
         CLEANUP(buf_release) struct buf names;

@@ -97,7 +97,7 @@ static int send_heartbeat(struct follower *f)
 static int send_start(struct follower *f)
 {
     json_t *object = f->run ? run_object(f->run, false) : json_incref(f->object);
-    const char *const members[] = {"sandbox", "status", "created_at", "limits"};
+    const char *const members[] = {"sandbox", "created_at", "limits"};
     json_t *event = json_pack(
         "{s:s, s:i, s:O}", "event", "start", "id", 1, "run", json_object_get(object, "id"));
     for (size_t i = 0; event && i < sizeof(members) / sizeof(members[0]); i++)
