@@ -215,8 +215,8 @@ static int take_found(struct sync *s, struct scan *found)
         uint64_t size = item->st.kind == TREE_FILE ? item->st.size : 0;
         s->files_total++;
         s->bytes_total += size;
-        s->fresh[s->fresh_count++] =
-            (struct sync_item){.kind = item->kind, .path = ptr_take(&item->path), .size = size};
+        s->fresh[s->fresh_count++] = (struct sync_item){
+            .kind = item->kind, .was = item->st.kind, .path = ptr_take(&item->path), .size = size};
     }
     sync_ops_sort_gone(s);
     return 0;
@@ -314,7 +314,13 @@ static int plan(struct sync *s, struct err *e)
 int sync_start(struct sync *s, struct err *e)
 {
     int r = plan(s, e);
-    return r < 0 ? r : sync_pump(s, e);
+    while (r >= 0 && sync_can_send(s)) {
+        r = sync_pump(s, e);
+        /* What was built goes on the wire while the next one is built. */
+        if (r == 0 && sync_can_send(s))
+            r = client_step(s->config.client, NULL, 0, 0, e);
+    }
+    return r < 0 ? r : 0;
 }
 
 void sync_barrier(struct sync *s, const char **ret_client, uint64_t *ret_seq)
@@ -386,9 +392,13 @@ int sync_take_unsettled(struct sync *s, struct err *e)
 static int wait_for_answers(struct sync *s, struct err *e)
 {
     while (s->flying_count || (s->queue && s->trouble == SYNC_FINE)) {
-        /* Signatures are made while the server works. */
-        bool more = sync_sig_step(s);
-        int r = client_step(s->config.client, NULL, 0, more ? 0 : STEP_MS, e);
+        /* Sets are built and signatures made while the server works. */
+        bool can = sync_can_send(s);
+        int r = can ? sync_pump(s, e) : 0;
+        if (r < 0)
+            return r;
+        bool more = can || sync_sig_step(s);
+        r = client_step(s->config.client, NULL, 0, more ? 0 : STEP_MS, e);
         if (r < 0)
             return r;
         if (s->trouble != SYNC_FINE && !s->flying_count)

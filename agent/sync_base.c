@@ -252,13 +252,16 @@ int sync_rebase(struct sync *s, struct err *e)
     CLEANUP(rebase_release) struct rebase b = {.s = s, .now = manifest_new()};
     if (!b.now)
         return err_set(e, ENOMEM, "compare with what the server has");
+    bool has_rules = false;
     int r = is_same_tree(&b, e);
     if (r != 0)
         return r < 0 ? r : index_commit(s->index, NULL, e);
-    r = load_rules(s, e);
     do {
-        if (r == 0)
-            r = get_page(&b, PAGE, e);
+        r = get_page(&b, PAGE, e);
+        if (r == 0 && !has_rules && json_array_size(json_object_get(b.page, "items"))) {
+            has_rules = true;
+            r = load_rules(s, e);
+        }
         if (r == 0)
             r = take_page(&b, e);
     } while (r == 0 && b.cursor);

@@ -42,6 +42,7 @@ const char **sync_names_list(const struct sync_names *names, size_t *ret_count);
 
 struct sync_item {
     enum scan_kind kind;
+    enum tree_kind was; /* when it was scanned: where to begin to look */
     char *path;
     uint64_t size;
 };
@@ -59,6 +60,7 @@ struct sync_sig_job {
     char *path;
     struct hash hash;
     uint64_t size;
+    bool edited; /* the server had another content there */
     struct sync_sig_job *next;
 };
 
@@ -169,7 +171,9 @@ struct sync_set *sync_set_new(struct sync *s);
 void sync_set_free(struct sync_set *set);
 
 /* ---- sync_send.c */
-/* Build and send as much of the queue as may be in flight. */
+/* May another set be built and sent now? */
+bool sync_can_send(const struct sync *s);
+/* Build and send the next set if it may be. */
 int sync_pump(struct sync *s, struct err *e) WARN_UNUSED;
 /* Send again what waits for a server that was away. */
 int sync_resend(struct sync *s, struct err *e) WARN_UNUSED;
@@ -185,8 +189,8 @@ int sync_repair(struct sync *s, struct err *e) WARN_UNUSED;
 int sync_steal(struct sync *s, struct err *e) WARN_UNUSED;
 
 /* ---- sync_sig.c */
-int sync_sig_want(
-    struct sync *s, const char *path, const struct hash *hash, uint64_t size) WARN_UNUSED;
+int sync_sig_want(struct sync *s, const char *path, const struct hash *hash, uint64_t size,
+    bool edited) WARN_UNUSED;
 /* Make one signature; false: there is none to make. */
 bool sync_sig_step(struct sync *s);
 void sync_sig_drop_all(struct sync *s);

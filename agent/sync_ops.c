@@ -327,10 +327,11 @@ static int emit_put(
 /* The file as it is now is on its way: its entry, its totals, its signature. */
 static int sent(struct emit *m, const struct hash *hash, uint64_t size)
 {
+    bool edited = m->old && m->old->kind == TREE_FILE;
     m->set->content_bytes += size;
     int r = note(m, hash, size, NULL);
     if (r == 0 && size >= DELTA_MIN_FILE)
-        r = sync_sig_want(m->s, m->path, hash, size);
+        r = sync_sig_want(m->s, m->path, hash, size, edited);
     return r;
 }
 
@@ -412,6 +413,7 @@ static int add_large(struct emit *m, int *fd)
     return r < 0 ? r : sent(m, &hash, size);
 }
 
+/* What is here may be no file any more: -ENOENT and such, and nothing was done. */
 static int add_file(struct emit *m)
 {
     CLEANUP(fd_closep) int fd = -1;
@@ -423,7 +425,7 @@ static int add_file(struct emit *m)
         return 0;
     }
     if (r < 0)
-        return 0; /* gone or another kind since: the next event or scan tells */
+        return r;
     m->mode = (m->st.mode & 0777) | 0400;
     if (m->st.size > CHANGES_FILE_MAX) {
         sync_tell_skipped(m->s, m->path, "it is larger than 16 GiB");
@@ -495,6 +497,28 @@ static int add_gone(struct emit *m)
     return emit_delete(m, false);
 }
 
+static bool is_no_file(int r)
+{
+    return r == -ENOENT || r == -ENOTDIR || r == -ELOOP || r == -EISDIR || r == -TREE_NOT_REGULAR;
+}
+
+static int add_whatever(struct emit *m)
+{
+    int r = tree_stat(m->s->tree, m->path, &m->st, NULL);
+    if (r < 0) {
+        bool gone = m->old && (r == -ENOENT || r == -ENOTDIR) && m->old->kind != TREE_DIR;
+        return gone ? emit_delete(m, false) : 0;
+    }
+    if (m->st.kind == TREE_DIR) {
+        m->mode = (m->st.mode & 0777) | 0700;
+        return add_dir(m);
+    }
+    if (m->st.kind == TREE_SYMLINK)
+        return add_symlink(m);
+    r = m->st.kind == TREE_FILE ? add_file(m) : 0;
+    return is_no_file(r) ? 0 : r; /* changed under our hands: the next event or scan tells */
+}
+
 int sync_ops_add(struct sync *s, struct sync_set *set, const struct sync_item *item, struct err *e)
 {
     struct emit m = {.s = s,
@@ -508,20 +532,11 @@ int sync_ops_add(struct sync *s, struct sync_set *set, const struct sync_item *i
         return m.old ? forget(&m, item->path, false) : 0;
     if (item->kind == SCAN_GONE)
         return add_gone(&m);
-    int r = tree_stat(s->tree, item->path, &m.st, NULL);
-    if (r < 0)
-        return m.old && (r == -ENOENT || r == -ENOTDIR) && m.old->kind != TREE_DIR
-                   ? emit_delete(&m, false)
-                   : 0;
-    switch (m.st.kind) {
-    case TREE_DIR:
-        m.mode = (m.st.mode & 0777) | 0700;
-        return add_dir(&m);
-    case TREE_SYMLINK:
-        return add_symlink(&m);
-    case TREE_FILE:
-        return add_file(&m);
-    default:
-        return 0;
+    /* Most are files, and opening one tells everything. */
+    if (item->was == TREE_FILE) {
+        int r = add_file(&m);
+        if (!is_no_file(r))
+            return r;
     }
+    return add_whatever(&m);
 }

@@ -202,7 +202,7 @@ static void set_done(void *ctx, int result, struct client_response *response, co
         buf_reset(&s->deferred);
     }
     /* The next set goes out from here, whoever drives the client: a run may wait for it. */
-    if (s->trouble == SYNC_FINE && sync_pump(s, &late) < 0)
+    if (sync_pump(s, &late) < 0)
         fail(s, SYNC_FATAL, &late);
 }
 
@@ -261,13 +261,14 @@ static int send_next(struct sync *s, struct err *e)
     return r;
 }
 
+bool sync_can_send(const struct sync *s)
+{
+    return s->queue && s->flying_count < SYNC_SETS_IN_FLIGHT && s->trouble == SYNC_FINE && !s->away;
+}
+
 int sync_pump(struct sync *s, struct err *e)
 {
-    int r = 0;
-    while (r == 0 && s->queue && s->flying_count < SYNC_SETS_IN_FLIGHT && s->trouble == SYNC_FINE &&
-           !s->away)
-        r = send_next(s, e);
-    return r;
+    return sync_can_send(s) ? send_next(s, e) : 0;
 }
 
 int sync_resend(struct sync *s, struct err *e)

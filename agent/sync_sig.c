@@ -7,13 +7,15 @@
 
 #include "shared/banned.h"
 
-/* librsync's sums cost ten times the block hashes: at once where that is nothing, up to the larger
- * size where there is time (a watcher that idles). */
-#define COMPLETE_AT_ONCE (UINT64_C(8) * 1024 * 1024)
+/* librsync's sums cost ten times the block hashes, and help only where one change has several
+ * places: at once for files that have proved to be edited, for all where there is time (a watcher
+ * that idles). */
+#define COMPLETE_EDITED (UINT64_C(8) * 1024 * 1024)
 #define COMPLETE_IDLE (UINT64_C(64) * 1024 * 1024)
 #define JOBS_MAX 100000
 
-int sync_sig_want(struct sync *s, const char *path, const struct hash *hash, uint64_t size)
+int sync_sig_want(
+    struct sync *s, const char *path, const struct hash *hash, uint64_t size, bool edited)
 {
     if (s->job_count >= JOBS_MAX)
         return 0;
@@ -24,6 +26,7 @@ int sync_sig_want(struct sync *s, const char *path, const struct hash *hash, uin
     }
     job->hash = *hash;
     job->size = size;
+    job->edited = edited;
     job->next = s->jobs;
     s->jobs = job;
     s->job_count++;
@@ -43,7 +46,8 @@ static void make(struct sync *s, const struct sync_sig_job *job)
     CLEANUP(delta_sig_freep) struct delta_sig *sig = NULL;
     struct tree_stat st;
     struct hash hash;
-    bool complete = job->size <= (s->patient ? COMPLETE_IDLE : COMPLETE_AT_ONCE);
+    bool complete =
+        s->patient ? job->size <= COMPLETE_IDLE : job->edited && job->size <= COMPLETE_EDITED;
     if (tree_open_file(s->tree, job->path, &fd, &st, NULL) < 0 || st.size != job->size)
         return;
     if (delta_sig_make(fd, job->size, complete, &sig, &hash, NULL) < 0 ||
