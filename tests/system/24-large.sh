@@ -1,0 +1,103 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Goal: a small change of a large file is a small transfer, whatever kind of change it is, and what the
+# server then holds is the same to the last byte. Memory stays bounded however large the file is.
+. "$(dirname "$0")/lib.sh"
+
+start_server
+new_project big
+python3 - <<'PY'
+import random
+random.seed(7)
+words = [("".join(random.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(random.randint(3, 9)))) for _ in range(4000)]
+with open("text.txt", "w") as f:
+    size = 0
+    while size < 10_000_000:
+        line = " ".join(random.choice(words) for _ in range(12)) + "\n"
+        size += len(line)
+        f.write(line)
+random.seed(8)
+open("noise.bin", "wb").write(random.randbytes(10_000_000))
+PY
+# edit FILE PYTHON: PYTHON changes the bytearray b.
+edit() {
+    python3 -c "
+import sys, random
+random.seed(9)
+b = bytearray(open('$1', 'rb').read())
+$2
+open('$1', 'wb').write(b)"
+}
+# sent TEXT FILE LIMIT: one sync, at most LIMIT bytes, and the same file there.
+sent() {
+    try silt sync --json
+    same "$1: silt sync succeeds" 0 "$code"
+    below "$1: few bytes are sent" "$3" "$(json - bytes_sent <<<"$out")"
+    check "$1: the server's copy is identical" cmp -s "$2" "$(workspace)/$2"
+}
+
+try silt sync --json
+same "the first sync succeeds" 0 "$code"
+same_tree "large files arrive"
+below "text is compressed" 15500000 "$(json - bytes_sent <<<"$out")"
+
+edit text.txt 'i = b.index(b"\n", 5_000_000) + 1; j = b.index(b"\n", i); b[i:j] = b"Z" * (j - i)'
+sent "a changed line of equal length" text.txt 12000
+edit text.txt 'i = b.index(b"\n", 4_000_000) + 1; j = b.index(b"\n", i); b[i:j] = b"a line of another length than before, with more words in it"'
+sent "a changed line of another length" text.txt 12000
+edit text.txt 'b[0:5] = b"first"'
+sent "the first bytes" text.txt 12000
+edit text.txt 'b += b"one more line at the end\n"'
+sent "an appended line" text.txt 12000
+edit text.txt 'b[3_333_333:3_333_333] = random.randbytes(4096)'
+sent "4 KiB inserted" text.txt 12000
+edit text.txt 'del b[2_000_000:2_100_000]'
+sent "100 KB cut out" text.txt 12000
+edit text.txt 'del b[7_000_000:]'
+sent "truncated" text.txt 12000
+edit text.txt 'b[1_000_000:1_000_100] = b"x" * 100; b[6_000_000:6_000_050] = b"y" * 60; b[3_000_000:3_000_001] = b""'
+sent "three places at once" text.txt 16000
+edit noise.bin 'b[5_000_000] ^= 1'
+sent "one byte of a file that does not compress" noise.bin 12000
+edit noise.bin 'b[5_000_000:5_000_000] = random.randbytes(4096)'
+sent "4 KiB inserted into it" noise.bin 12000
+cp noise.bin copy.bin
+sent "a copy of it" copy.bin 12000
+mv noise.bin renamed.bin && edit renamed.bin 'b[100] ^= 1'
+sent "renamed and changed" renamed.bin 12000000
+edit text.txt 'del b[:]'
+sent "emptied" text.txt 12000
+
+# ---- memory: the peak of the client, and of the server
+
+# peak COMMAND…: run it; its peak resident set in KB in $peak, its output in $TMP/peak.out.
+peak() {
+    peak=$(python3 -c '
+import resource, subprocess, sys
+with open(sys.argv[1], "wb") as out:
+    status = subprocess.run(sys.argv[2:], stdout=out).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss if status == 0 else -1)' "$TMP/peak.out" "$@")
+}
+limit=200000
+[ -n "$SANITISED" ] && limit=700000
+rm -- *.bin
+silt sync >/dev/null
+truncate -s 300M sparse.img
+edit_sparse() { python3 -c "
+f = open('sparse.img', 'r+b')
+f.seek($1); f.write(b'$2')"; }
+edit_sparse 150000000 middle
+client_environment
+peak "${CLIENT[@]}" "$SILT" sync --json
+check "a 300 MB sparse file is sent" cmp -s sparse.img "$(workspace)/sparse.img"
+below "its zeros are not" 2000000 "$(json "$TMP/peak.out" bytes_sent)"
+below "silt's memory is bounded (KB)" "$limit" "$peak"
+edit_sparse 150000003 changed
+peak "${CLIENT[@]}" "$SILT" sync --json
+check "a change in it arrives" cmp -s sparse.img "$(workspace)/sparse.img"
+below "with few bytes" 12000 "$(json "$TMP/peak.out" bytes_sent)"
+below "silt's memory is bounded here, too (KB)" "$limit" "$peak"
+below "and the server's was at all times (KB)" "$limit" "$(awk '/^VmHWM/ {print $2}' "/proc/$SERVER_PID/status")"
+rm sparse.img
+silt sync >/dev/null
+finish
