@@ -248,8 +248,9 @@ static int survey_and_ask(const struct app *app, struct err *e)
 
     if (r < 0)
         return r;
-    out_note(app, "%s (%llu files, %s) goes to %s", out_path(app->root), (unsigned long long)files,
-        num_human_bytes(bytes, size, sizeof(size)), client_server(app->client));
+    out_note(app, "%s (%llu file%s, %s) goes to %s", out_path(app->root), (unsigned long long)files,
+        files == 1 ? "" : "s", num_human_bytes(bytes, size, sizeof(size)),
+        client_server(app->client));
     if (left_out[0])
         out_note(app,
             "left out: %s (`silt ignored PATH` tells why; a `!` line in .siltignore includes)",

@@ -26,18 +26,22 @@ void run_stream_release(struct run_stream *s)
     s->run = NULL;
 }
 
-static int print_piece(int fd, json_t *event)
+static int print_piece(struct run_stream *s, int fd, json_t *event)
 {
     const char *text = json_string_value(json_object_get(event, "text"));
     const char *coded = json_string_value(json_object_get(event, "base64"));
+    size_t len = json_string_length(json_object_get(event, "text"));
     CLEANUP(buf_release) struct buf raw;
 
     buf_init(&raw, LINE_MAX_BYTES);
-    if (text)
-        return io_write_all(fd, text, json_string_length(json_object_get(event, "text")));
-    if (!coded || text_decode_base64(coded, strlen(coded), &raw) < 0)
-        return -EPROTO;
-    return io_write_all(fd, raw.data, raw.len);
+    if (!text) {
+        if (!coded || text_decode_base64(coded, strlen(coded), &raw) < 0)
+            return -EPROTO;
+        text = buf_str(&raw);
+        len = raw.len;
+    }
+    s->printed_bytes += len;
+    return s->quiet || s->raw ? 0 : io_write_all(fd, text, len);
 }
 
 static int take_event(struct run_stream *s, json_t *event)
@@ -48,9 +52,9 @@ static int take_event(struct run_stream *s, json_t *event)
     if (!kind)
         return -EPROTO;
     if (strcmp(kind, "stdout") == 0)
-        return s->quiet ? 0 : print_piece(1, event);
+        return print_piece(s, 1, event);
     if (strcmp(kind, "stderr") == 0)
-        return s->quiet ? 0 : print_piece(2, event);
+        return print_piece(s, 2, event);
     if (strcmp(kind, "start") == 0) {
         if (id)
             (void)snprintf(s->id, sizeof(s->id), "%s", id);
@@ -74,11 +78,20 @@ static int take_event(struct run_stream *s, json_t *event)
 
 static int take_line(struct run_stream *s, const char *line, size_t len)
 {
-    if (len == 0 || line[0] == ':')
-        return 0; /* a heartbeat */
+    /* A heartbeat: there is nothing to tell at the moment. */
+    if (len == 0 || line[0] == ':') {
+        s->caught_up = s->replay;
+        return s->caught_up ? -ECANCELED : 0;
+    }
     json_t *event = json_loadb(line, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     int r = event ? take_event(s, event) : -EPROTO;
     json_decref(event);
+    if (r == 0 && s->raw && (io_write_all(1, line, len) < 0 || io_write_all(1, "\n", 1) < 0))
+        r = -EPIPE;
+    if (r == 0 && s->replay && !s->ended && s->printed_bytes >= s->until_bytes) {
+        s->caught_up = true;
+        r = -ECANCELED;
+    }
     return r;
 }
 
@@ -157,6 +170,7 @@ void run_explain(struct app *app, json_t *run)
     const char *status = json_string_value(json_object_get(run, "status"));
     const char *reason = json_string_value(json_object_get(run, "reason"));
     const char *code = json_string_value(json_object_get(diagnosis, "code"));
+    const char *message = json_string_value(json_object_get(diagnosis, "message"));
     const char *hint = json_string_value(json_object_get(diagnosis, "hint"));
     const char *subject = json_string_value(json_object_get(diagnosis, "subject"));
 
@@ -165,11 +179,15 @@ void run_explain(struct app *app, json_t *run)
         out_note(app, "the output was longer than kept; --max-output raises the limit");
     if (!status || strcmp(status, "succeeded") == 0)
         return;
-    /* A plain non-zero exit has said all there is to say itself. */
+    /* A plain non-zero exit has said all there is to say itself, unless it said nothing at all. */
+    bool silent = json_integer_value(json_object_get(run, "stderr_bytes")) == 0 &&
+                  json_integer_value(json_object_get(run, "stdout_bytes")) == 0;
     if (reason &&
         (strcmp(status, "failed") != 0 || json_is_true(json_object_get(run, "oom_killed")) ||
             json_is_string(json_object_get(run, "signal"))))
         out_note(app, "%s", reason);
+    else if (message && silent)
+        out_note(app, "%s", message);
     if (hint)
         out_note(app, "%s", hint);
     if (code && subject &&
