@@ -1,12 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * The file: 8 bytes of magic and version, then records
- *     u32 length of the payload · u64 XXH3-64 of the payload · payload
- * A payload is the state followed by changes; all integers big-endian, texts as u16 length + bytes:
- *     link id, sandbox, client, epoch, u64 generation, u64 acked seq, u64 reserved seq
- *     'P' path, u8 kind, u32 mode, u64 size, 16 hash, u64 mtime, ctime, inode, seen, target
- *     'R' path, u8 with content      'M' from, to
- */
+/* The index as a whole: its file and its numbers. The format is in agent/index_log.c. */
 #include "agent/index.h"
 
 #include <errno.h>
@@ -30,192 +23,6 @@ static const char magic[8] = {'S', 'I', 'L', 'T', 'I', 'D', 'X', 1};
 #define SEQ_RESERVE 64
 #define GARBAGE_MIN 1000 /* entries: below, a rewrite saves nothing */
 
-/* ---- encoding */
-
-static int add_text(struct buf *b, const char *text)
-{
-    size_t len = strlen(text);
-    int r = len > UINT16_MAX ? -EINVAL : buf_add_u16(b, (uint16_t)len);
-    return r < 0 ? r : buf_add(b, text, len);
-}
-
-static int add_state(const struct index *ix, struct buf *b)
-{
-    const char *texts[] = {ix->link_id, ix->sandbox, ix->state.client, ix->state.epoch};
-    const uint64_t numbers[] = {ix->state.generation, ix->state.acked_seq, ix->reserved_seq};
-    int r = 0;
-    for (size_t i = 0; r == 0 && i < 4; i++)
-        r = add_text(b, texts[i]);
-    for (size_t i = 0; r == 0 && i < 3; i++)
-        r = buf_add_u64(b, numbers[i]);
-    return r;
-}
-
-static int add_put(struct buf *b, const struct manifest_entry *entry)
-{
-    const uint64_t times[] = {
-        (uint64_t)entry->mtime_ns, (uint64_t)entry->ctime_ns, entry->ino, (uint64_t)entry->seen_ns};
-    int r = buf_addc(b, 'P');
-    if (r == 0)
-        r = add_text(b, entry->path);
-    if (r == 0)
-        r = buf_add_u8(b, (uint8_t)entry->kind);
-    if (r == 0)
-        r = buf_add_u32(b, entry->mode);
-    if (r == 0)
-        r = buf_add_u64(b, entry->size);
-    if (r == 0)
-        r = buf_add(b, entry->hash.b, HASH_BYTES);
-    for (size_t i = 0; r == 0 && i < 4; i++)
-        r = buf_add_u64(b, times[i]);
-    return r < 0 ? r : add_text(b, entry->target ? entry->target : "");
-}
-
-/* An append that took place in part only is undone, so that the log stays readable. */
-#define LOGGED(log, call)                                                                          \
-    __extension__({                                                                                \
-        size_t before_ = (log)->len;                                                               \
-        int r_ = (call);                                                                           \
-        if (r_ < 0)                                                                                \
-            (log)->len = before_;                                                                  \
-        r_;                                                                                        \
-    })
-
-static int add_remove(struct buf *b, const char *path, bool with_content)
-{
-    int r = buf_addc(b, 'R');
-    if (r == 0)
-        r = add_text(b, path);
-    return r < 0 ? r : buf_add_u8(b, with_content);
-}
-
-static int add_move(struct buf *b, const char *from, const char *to)
-{
-    int r = buf_addc(b, 'M');
-    if (r == 0)
-        r = add_text(b, from);
-    return r < 0 ? r : add_text(b, to);
-}
-
-int index_put(struct index *ix, const struct manifest_entry *entry, struct buf *log)
-{
-    int r = LOGGED(log, add_put(log, entry));
-    return r < 0 ? r : manifest_put(ix->manifest, entry);
-}
-
-int index_remove(struct index *ix, const char *path, bool with_content, struct buf *log)
-{
-    int r = LOGGED(log, add_remove(log, path, with_content));
-    if (r < 0)
-        return r;
-    if (with_content)
-        (void)manifest_remove_tree(ix->manifest, path);
-    else
-        (void)manifest_remove(ix->manifest, path);
-    return 0;
-}
-
-int index_move(struct index *ix, const char *from, const char *to, struct buf *log)
-{
-    int r = LOGGED(log, add_move(log, from, to));
-    return r < 0 ? r : manifest_move(ix->manifest, from, to);
-}
-
-/* ---- decoding */
-
-static bool get_text(struct cursor *c, char *out, size_t size)
-{
-    size_t len = cursor_u16(c);
-    const uint8_t *data = cursor_bytes(c, len);
-    if (!data || len >= size || memchr(data, '\0', len))
-        return false;
-    memcpy(out, data, len);
-    out[len] = '\0';
-    return true;
-}
-
-static bool get_path(struct cursor *c, char out[PATH_BYTES_MAX + 1])
-{
-    return get_text(c, out, PATH_BYTES_MAX + 1) && path_check(out, strlen(out)) == PATH_FINE;
-}
-
-static int read_put(struct index *ix, struct cursor *c)
-{
-    char path[PATH_BYTES_MAX + 1], target[PATH_BYTES_MAX + 1];
-    if (!get_path(c, path))
-        return -EBADMSG;
-    struct manifest_entry entry = {.path = path};
-    uint8_t kind = cursor_u8(c);
-    entry.mode = cursor_u32(c);
-    entry.size = cursor_u64(c);
-    const uint8_t *hash = cursor_bytes(c, HASH_BYTES);
-    if (hash)
-        memcpy(entry.hash.b, hash, HASH_BYTES);
-    entry.mtime_ns = (int64_t)cursor_u64(c);
-    entry.ctime_ns = (int64_t)cursor_u64(c);
-    entry.ino = cursor_u64(c);
-    entry.seen_ns = (int64_t)cursor_u64(c);
-    if (!get_text(c, target, sizeof(target)) || c->bad || kind > TREE_SYMLINK)
-        return -EBADMSG;
-    entry.kind = (enum tree_kind)kind;
-    entry.target = entry.kind == TREE_SYMLINK ? target : NULL;
-    ix->puts++;
-    return manifest_put(ix->manifest, &entry);
-}
-
-static int read_change(struct index *ix, struct cursor *c)
-{
-    char path[PATH_BYTES_MAX + 1], to[PATH_BYTES_MAX + 1];
-    uint8_t what = cursor_u8(c);
-    if (what == 'P')
-        return read_put(ix, c);
-    if (!get_path(c, path))
-        return -EBADMSG;
-    if (what == 'M') {
-        if (!get_path(c, to))
-            return -EBADMSG;
-        int r = manifest_move(ix->manifest, path, to);
-        return r == -ENOENT ? 0 : r;
-    }
-    if (what != 'R')
-        return -EBADMSG;
-    if (cursor_u8(c))
-        (void)manifest_remove_tree(ix->manifest, path);
-    else
-        (void)manifest_remove(ix->manifest, path);
-    return c->bad ? -EBADMSG : 0;
-}
-
-static int read_state(struct index *ix, struct cursor *c)
-{
-    char link_id[sizeof(ix->link_id)], sandbox[sizeof(ix->sandbox)];
-    if (!get_text(c, link_id, sizeof(link_id)) || !get_text(c, sandbox, sizeof(sandbox)) ||
-        !get_text(c, ix->state.client, sizeof(ix->state.client)) ||
-        !get_text(c, ix->state.epoch, sizeof(ix->state.epoch)))
-        return -EBADMSG;
-    ix->state.generation = cursor_u64(c);
-    ix->state.acked_seq = cursor_u64(c);
-    ix->reserved_seq = cursor_u64(c);
-    bool ours = strcmp(link_id, ix->link_id) == 0 && strcmp(sandbox, ix->sandbox) == 0;
-    return c->bad || !ours ? -EBADMSG : 0;
-}
-
-/* One record at the cursor: 1 read, 0 none (the end, or a torn one), <0. */
-static int read_record(struct index *ix, struct cursor *c)
-{
-    uint32_t len = cursor_u32(c);
-    uint64_t sum = cursor_u64(c);
-    const uint8_t *payload = cursor_bytes(c, len);
-    struct cursor p;
-    if (!payload || len == 0 || hash_block64(payload, len) != sum)
-        return 0;
-    cursor_init(&p, payload, len);
-    int r = read_state(ix, &p);
-    while (r == 0 && p.left)
-        r = read_change(ix, &p);
-    return r < 0 ? r : 1;
-}
-
 /* Read the file into an empty manifest. *ret_damaged: something was left out. Returns 0 when at
  * least one whole record was there, -EBADMSG if not. */
 static int read_all(struct index *ix, bool *ret_damaged)
@@ -228,6 +35,7 @@ static int read_all(struct index *ix, bool *ret_damaged)
     manifest_free(ix->manifest);
     ix->manifest = fresh;
     ix->puts = 0;
+    index_end_doubts(ix);
     if (lseek(ix->fd, 0, SEEK_SET) < 0)
         return -errno;
     int r = io_read_rest(ix->fd, &b);
@@ -238,11 +46,12 @@ static int read_all(struct index *ix, bool *ret_damaged)
     struct cursor c;
     cursor_init(&c, b.data + sizeof(magic), b.len - sizeof(magic));
     ix->file_bytes = sizeof(magic);
-    while ((r = read_record(ix, &c)) > 0)
+    while ((r = index_log_read(ix, &c)) > 0)
         ix->file_bytes = (uint64_t)(c.p - b.data);
     if (r < 0)
         return r;
     *ret_damaged = ix->file_bytes != b.len;
+    index_log_end_doubts(ix, ix->state.acked_seq);
     return ix->file_bytes == sizeof(magic) ? -EBADMSG : 0;
 }
 
@@ -256,7 +65,7 @@ static int append_record(
     static const uint8_t head[RECORD_HEAD_BYTES];
     int r = buf_add(&b, head, sizeof(head));
     if (r == 0)
-        r = add_state(ix, &b);
+        r = index_log_state(ix, &b);
     if (r == 0 && changes && changes->len)
         r = buf_add(&b, changes->data, changes->len);
     if (r < 0)
@@ -301,7 +110,7 @@ static int write_entries(int fd, const struct index *ix, uint64_t *ret_bytes)
     *ret_bytes = sizeof(magic);
     for (size_t i = 0; r == 0 && i <= count; i++) {
         if (i < count)
-            r = add_put(&log, all[i]);
+            r = index_log_put(&log, all[i]);
         if (r == 0 && (i == count || log.len > REWRITE_RECORD_BYTES)) {
             uint64_t bytes = 0;
             r = append_record(fd, ix, &log, &bytes);
@@ -416,6 +225,8 @@ static int load(struct index *ix, struct err *e)
     if (r < 0)
         return begin_anew(ix, e);
     ix->next_seq = ix->reserved_seq;
+    if (ix->doubts || damaged)
+        ix->state.epoch[0] = '\0';
     if (!damaged)
         return 0;
     /* The lost tail may have reserved numbers. What is left is true as far as it goes. */
@@ -452,6 +263,7 @@ void index_close(struct index *ix)
         return;
     if (ix->fd >= 0)
         (void)close(ix->fd);
+    index_end_doubts(ix);
     manifest_free(ix->manifest);
     free(ix);
 }

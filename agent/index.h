@@ -36,9 +36,10 @@
 
 #define INDEX_FILE "index"
 #define INDEX_SIG_DIR "sig"
-#define INDEX_LOG_MAX (64u * 1024 * 1024)                  /* bytes of one set's log */
-#define INDEX_SIGS_MAX_BYTES (UINT64_C(512) * 1024 * 1024) /* all signatures; the oldest go first  \
-                                                            */
+#define INDEX_LOG_MAX (64u * 1024 * 1024) /* bytes of one set's log */
+#define INDEX_SIGS_MAX_BYTES                                                                       \
+    (UINT64_C(512) * 1024 * 1024) /* all signatures; the oldest go first                           \
+                                   */
 
 struct index;
 
@@ -79,6 +80,19 @@ int index_rollback(struct index *ix, struct err *e) WARN_UNUSED;
 int index_rewrite(struct index *ix, struct err *e) WARN_UNUSED;
 /* index_rewrite if more than half of the file is garbage; drops signatures that nothing needs. */
 int index_tidy(struct index *ix, struct err *e) WARN_UNUSED;
+
+/*
+ * Doubts: paths that a set may have created on the server without our knowing the answer.
+ * index_intend notes one in log, to be committed before set `seq` is sent. Whatever acknowledges
+ * seq or a later set ends the doubt. Where one is left when the index is opened (we were killed in
+ * between) the epoch reads as
+ * "", so that the server is asked; what it has of these paths is ours, though the index does not
+ * say so.
+ */
+int index_intend(struct buf *log, uint64_t seq, const char *path) WARN_UNUSED;
+bool index_in_doubt(const struct index *ix, const char *path);
+/* The server was asked: nothing is in doubt. In the file from the next index_rewrite on. */
+void index_end_doubts(struct index *ix);
 
 /* ---- signatures, by content. Losing one costs bytes on the wire, never correctness. */
 /* -ENOENT if there is none (a damaged one is removed and counts as none). */

@@ -1,9 +1,18 @@
 /* SPDX-License-Identifier: MIT */
-/* What agent/index.c and agent/index_sig.c share. */
+/* What agent/index.c (the file), index_log.c (its format) and index_sig.c share. */
 #ifndef AGENT_INDEX_INTERNAL_H
 #define AGENT_INDEX_INTERNAL_H
 
+#include <uthash.h>
+
 #include "agent/index.h"
+
+/* A path that set `seq` may have created on the server. */
+struct index_doubt {
+    uint64_t seq;
+    UT_hash_handle hh;
+    char path[];
+};
 
 struct index {
     int dir_fd; /* borrowed */
@@ -16,6 +25,15 @@ struct index {
     uint64_t file_bytes; /* length of the file's good part */
     uint64_t puts;       /* entries written to the file, garbage included */
     uint32_t sigs_saved; /* since the last tidy */
+    struct index_doubt *doubts;
 };
+
+/* ---- index_log.c */
+int index_log_state(const struct index *ix, struct buf *b) WARN_UNUSED;
+int index_log_put(struct buf *b, const struct manifest_entry *entry) WARN_UNUSED;
+/* Play one record at the cursor: 1 read, 0 none (the end, or a torn one), <0. */
+int index_log_read(struct index *ix, struct cursor *c) WARN_UNUSED;
+/* Doubts about sets up to seq are settled. */
+void index_log_end_doubts(struct index *ix, uint64_t seq);
 
 #endif

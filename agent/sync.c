@@ -67,15 +67,6 @@ int sync_open(const struct sync_config *config, struct sync **ret, struct err *e
     return 0;
 }
 
-static void drop_gone(struct sync *s)
-{
-    for (size_t i = 0; i < s->gone_count; i++)
-        free(s->gone[i].path);
-    free(s->gone);
-    s->gone = NULL;
-    s->gone_count = 0;
-}
-
 static void drop_fresh(struct sync *s)
 {
     for (size_t i = 0; i < s->fresh_count; i++)
@@ -94,7 +85,7 @@ void sync_drop_plan(struct sync *s)
     }
     s->queue_end = &s->queue;
     drop_fresh(s);
-    drop_gone(s);
+    sync_gone_drop(s);
     sync_sig_drop_all(s);
 }
 
@@ -175,31 +166,11 @@ static int check_emptied(const struct sync *s, const struct scan *found, struct 
         s->link.root, files_gone);
 }
 
-static int add_gone(struct sync *s, const struct manifest_entry *entry)
-{
-    if (entry->kind != TREE_FILE)
-        return 0;
-    if ((s->gone_count & (s->gone_count - 1)) == 0) {
-        size_t cap = s->gone_count ? s->gone_count * 2 : 1;
-        struct sync_gone *more = realloc(s->gone, cap * sizeof(*more));
-        if (!more)
-            return -ENOMEM;
-        s->gone = more;
-    }
-    struct sync_gone *g = &s->gone[s->gone_count];
-    *g = (struct sync_gone){
-        .hash = entry->hash, .size = entry->size, .ino = entry->ino, .path = strdup(entry->path)};
-    if (!g->path)
-        return -ENOMEM;
-    s->gone_count++;
-    return 0;
-}
-
 /* Take what the scan found over into the plan. */
 static int take_found(struct sync *s, struct scan *found)
 {
     if (!sync_busy(s))
-        drop_gone(s);
+        sync_gone_drop(s);
     if (found->count) {
         size_t cap = s->fresh_count + found->count;
         struct sync_item *more = realloc(s->fresh, cap * sizeof(*more));
@@ -210,7 +181,7 @@ static int take_found(struct sync *s, struct scan *found)
     for (size_t i = 0; i < found->count; i++) {
         struct scan_item *item = &found->items[i];
         const struct manifest_entry *entry = manifest_get(index_manifest(s->index), item->path);
-        if (item->kind == SCAN_GONE && entry && add_gone(s, entry) < 0)
+        if (item->kind == SCAN_GONE && entry && sync_gone_add(s, entry) < 0)
             return -ENOMEM;
         uint64_t size = item->st.kind == TREE_FILE ? item->st.size : 0;
         s->files_total++;
@@ -218,7 +189,7 @@ static int take_found(struct sync *s, struct scan *found)
         s->fresh[s->fresh_count++] = (struct sync_item){
             .kind = item->kind, .was = item->st.kind, .path = ptr_take(&item->path), .size = size};
     }
-    sync_ops_sort_gone(s);
+    sync_gone_sort(s);
     return 0;
 }
 

@@ -133,7 +133,8 @@ static int take_cursor(struct rebase *b, struct err *e)
 static bool is_ours(const struct sync *s, const struct manifest_entry *entry)
 {
     struct tree_stat st;
-    if (manifest_get(index_manifest(s->index), entry->path))
+    if (manifest_get(index_manifest(s->index), entry->path) ||
+        index_in_doubt(s->index, entry->path))
         return true;
     return tree_stat(s->tree, entry->path, &st, NULL) == 0 &&
            !ignore_find(s->rules, entry->path, st.kind == TREE_DIR, NULL);
@@ -213,6 +214,7 @@ static int replace_index(struct sync *s, const struct manifest *now, struct err 
     if (r < 0 || !old || !all)
         return err_set(e, ENOMEM, "compare with what the server has");
     /* As a whole: the log of every entry would be as long as the file. */
+    index_end_doubts(s->index);
     return index_rewrite(s->index, e);
 }
 
@@ -254,8 +256,12 @@ int sync_rebase(struct sync *s, struct err *e)
         return err_set(e, ENOMEM, "compare with what the server has");
     bool has_rules = false;
     int r = is_same_tree(&b, e);
-    if (r != 0)
-        return r < 0 ? r : index_commit(s->index, NULL, e);
+    if (r < 0)
+        return r;
+    if (r == 1) {
+        index_end_doubts(s->index);
+        return index_rewrite(s->index, e);
+    }
     do {
         r = get_page(&b, PAGE, e);
         if (r == 0 && !has_rules && json_array_size(json_object_get(b.page, "items"))) {

@@ -3,6 +3,8 @@
  * What the parts of agent/sync share.
  *     sync.c        open, close, scan, plan, push: the life of a difference
  *     sync_ops.c    one difference → operations (pure but for reading the project's files)
+ *     sync_gone.c   vanished files, which may have been moved
+ *     sync_names.c  sets of paths
  *     sync_set.c    operations → the body of one request, in memory or streamed
  *     sync_send.c   sets in flight, their answers
  *     sync_base.c   first contact, another epoch, repair after a refusal
@@ -151,10 +153,16 @@ void sync_drop_plan(struct sync *s);
 /* Append what the item means now to the set; nothing if it means nothing any more. */
 int sync_ops_add(
     struct sync *s, struct sync_set *set, const struct sync_item *item, struct err *e) WARN_UNUSED;
-/* The vanished file with this content; NULL if there is none. */
-struct sync_gone *sync_ops_gone(
+
+/* ---- sync_gone.c */
+int sync_gone_add(struct sync *s, const struct manifest_entry *entry) WARN_UNUSED;
+/* After the last sync_gone_add. */
+void sync_gone_sort(struct sync *s);
+/* The vanished file with this content, the one with this inode if there are several; NULL if none.
+ */
+struct sync_gone *sync_gone_find(
     struct sync *s, const struct hash *hash, uint64_t size, uint64_t ino);
-void sync_ops_sort_gone(struct sync *s);
+void sync_gone_drop(struct sync *s);
 
 /* ---- sync_set.c */
 int sync_set_begin(struct sync *s, struct sync_set *set, struct err *e) WARN_UNUSED;

@@ -217,7 +217,7 @@ static int add_known(struct emit *m, const struct hash *hash, uint64_t size)
     r = make_way(m);
     if (r < 0)
         return r;
-    struct sync_gone *gone = sync_ops_gone(m->s, hash, size, m->st.ino);
+    struct sync_gone *gone = sync_gone_find(m->s, hash, size, m->st.ino);
     if (gone) {
         r = add_move(m, gone, hash);
         return r < 0 ? r : 1;
@@ -439,45 +439,6 @@ static int add_file(struct emit *m)
         return 0;
     }
     return add_large(m, &fd);
-}
-
-/* ---- vanished files */
-
-static int by_hash(const void *a, const void *b)
-{
-    const struct sync_gone *x = a, *y = b;
-    int c = memcmp(x->hash.b, y->hash.b, HASH_BYTES);
-    return c ? c : (x->size > y->size) - (x->size < y->size);
-}
-
-void sync_ops_sort_gone(struct sync *s)
-{
-    if (s->gone_count)
-        qsort(s->gone, s->gone_count, sizeof(*s->gone), by_hash);
-}
-
-struct sync_gone *sync_ops_gone(
-    struct sync *s, const struct hash *hash, uint64_t size, uint64_t ino)
-{
-    struct sync_gone key = {.hash = *hash, .size = size}, *best = NULL;
-    struct sync_gone *at =
-        s->gone_count ? bsearch(&key, s->gone, s->gone_count, sizeof(key), by_hash) : NULL;
-    if (!at)
-        return NULL;
-    while (at > s->gone && by_hash(at - 1, &key) == 0)
-        at--;
-    for (; at < s->gone + s->gone_count && by_hash(at, &key) == 0; at++) {
-        const struct manifest_entry *there = manifest_get(index_manifest(s->index), at->path);
-        /* Spared already, or no longer what it was. */
-        if (at->used || !there || there->kind != TREE_FILE || !hash_equal(&there->hash, hash))
-            continue;
-        if (at->ino == ino)
-            return at;
-        /* Empty files are all alike: only the same one was moved. */
-        if (!best && size > 0)
-            best = at;
-    }
-    return best;
 }
 
 /* ---- one item */

@@ -184,8 +184,9 @@ static void set_done(void *ctx, int result, struct client_response *response, co
     else if (result == -EPROTO)
         refused(s, response, e);
     else if (result < 0 && s->patient) {
+        /* Whether it was applied is not known. */
         s->away = true;
-        fail(s, SYNC_AGAIN, e);
+        fail(s, SYNC_REBASE, e);
     } else if (result < 0)
         fail(s, SYNC_FATAL, e);
     else
@@ -230,6 +231,22 @@ static int build(struct sync *s, struct sync_set *set, struct err *e)
     return r;
 }
 
+/* What this set may create is noted before it is sent: were we killed before the answer, and the
+ * files deleted here, nobody would know that they are ours. */
+static int note_intent(struct sync *s, const struct sync_set *set, struct err *e)
+{
+    CLEANUP(buf_release) struct buf log;
+    int r = 0;
+    buf_init(&log, INDEX_LOG_MAX);
+    for (size_t i = 0; r == 0 && i < set->item_count; i++) {
+        if (set->items[i].kind == SCAN_NEW)
+            r = index_intend(&log, set->seq, set->items[i].path);
+    }
+    if (r < 0)
+        return err_set(e, -r, "note what is sent");
+    return log.len ? index_commit(s->index, &log, e) : 0;
+}
+
 static int send_next(struct sync *s, struct err *e)
 {
     struct sync_set *set = s->queue;
@@ -245,6 +262,8 @@ static int send_next(struct sync *s, struct err *e)
     }
     if (r == 0)
         r = sync_set_finish(s, set, e);
+    if (r == 0)
+        r = note_intent(s, set, e);
     if (r < 0) {
         sync_set_free(set);
         return r;

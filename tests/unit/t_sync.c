@@ -431,6 +431,37 @@ static void test_killed_between(void **state)
     expect_equal(f, 0);
 }
 
+/* The same, and what had been created was deleted here before anybody could tell: not left behind.
+ */
+static void test_killed_and_deleted(void **state)
+{
+    struct fixture *f = *state;
+    struct err e = ERR_INIT;
+    struct sync *s;
+    make_text(f, "stays", "1");
+    sync_now(f);
+    make_text(f, "short-lived", "1");
+    s = open_sync(f);
+    assert_true(sync_scan(s, &e) > 0);
+    assert_int_equal(sync_start(s, &e), 0);
+    /* The set is on the wire; its answer is never read. */
+    while (true) {
+        (void)pthread_mutex_lock(&f->fake->lock);
+        bool there = fake_find(f->fake, "short-lived") != NULL;
+        (void)pthread_mutex_unlock(&f->fake->lock);
+        if (there)
+            break;
+        (void)usleep(1000);
+    }
+    sync_close(s);
+    assert_int_equal(unlinkat(f->fd, "short-lived", 0), 0);
+    sync_now(f);
+    expect_equal(f, 0);
+    /* And that is the end of the doubt. */
+    sync_now(f);
+    assert_int_equal(f->fake->requests, 0);
+}
+
 static void test_emptied(void **state)
 {
     struct fixture *f = *state;
@@ -555,6 +586,7 @@ int main(void)
         TEST(test_epoch_and_lost_index),
         TEST(test_lost_answer),
         TEST(test_killed_between),
+        TEST(test_killed_and_deleted),
         TEST(test_emptied),
         TEST(test_refusals),
         TEST(test_server_away),
