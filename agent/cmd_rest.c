@@ -218,11 +218,24 @@ static int latest_run(struct app *app, char **ret, struct err *e)
     return r;
 }
 
-/* In JSON mode each event is printed as it came: one object per line. */
-static int pass_through(void *ctx, const void *data, size_t len)
+/* Without --follow: how far the run has got, for that is where its replay stops. */
+static int stop_where_it_is(struct app *app, const char *id, struct run_stream *stream, struct err *e)
 {
-    (void)ctx;
-    return fwrite(data, 1, len, stdout) == len && fflush(stdout) == 0 ? 0 : -EPIPE;
+    CLEANUP(freep) char *path = NULL;
+    json_t *run = NULL;
+
+    if (asprintf(&path, "/v1/runs/%s", id) < 0)
+        return err_set(e, ENOMEM, "build a request");
+    int r = app_rest(app, "GET", path, NULL, &run, e);
+    if (r < 0)
+        return r;
+    json_int_t bytes = json_integer_value(json_object_get(run, "stdout_bytes")) +
+                       json_integer_value(json_object_get(run, "stderr_bytes"));
+    const char *status = text_of(run, "status");
+    stream->replay = strcmp(status, "running") == 0 || strcmp(status, "queued") == 0;
+    stream->until_bytes = bytes > 0 ? (uint64_t)bytes : 0;
+    json_decref(run);
+    return 0;
 }
 
 static int stream_logs(struct app *app, const char *id, struct run_stream *stream, struct err *e)
@@ -230,19 +243,22 @@ static int stream_logs(struct app *app, const char *id, struct run_stream *strea
     static const char *const streamed[] = {"Accept: application/x-ndjson", NULL};
     CLEANUP(freep) char *path = NULL;
     struct client_response response;
+    int r = app->opt.follow ? 0 : stop_where_it_is(app, id, stream, e);
 
-    if (asprintf(&path, "/v1/runs/%s/events%s", id, app->opt.follow ? "" : "?follow=false") < 0)
+    if (r < 0)
+        return r;
+    if (asprintf(&path, "/v1/runs/%s/events", id) < 0)
         return err_set(e, ENOMEM, "build a request");
     struct client_request req = {
         .method = "GET",
         .path = path,
         .headers = streamed,
-        .on_data = app->opt.json ? pass_through : run_stream_data,
+        .on_data = run_stream_data,
         .ctx = stream,
     };
-    int r = client_call(app->client, &req, &response, e);
+    r = client_call(app->client, &req, &response, e);
     client_response_release(&response);
-    return r;
+    return stream->caught_up ? 0 : r;
 }
 
 int cmd_logs(struct app *app)
@@ -253,11 +269,11 @@ int cmd_logs(struct app *app)
     int r = app_need_link(app, &e);
 
     run_stream_init(&stream, false);
+    stream.raw = app->opt.json;
     if (r == 0 && app->opt.arg_count > 0) {
         id = strdup(app->opt.args[0]);
         if (!id || !text_is_id("run_", id))
-            r = err_say(
-                &e, EINVAL, "'%s' is no run id: silt ps lists them", out_path(app->opt.args[0]));
+            r = err_say(&e, EINVAL, "'%s' is no run id: silt ps lists them", out_path(app->opt.args[0]));
     } else if (r == 0) {
         r = latest_run(app, &id, &e);
     }
