@@ -219,7 +219,8 @@ static int latest_run(struct app *app, char **ret, struct err *e)
 }
 
 /* Without --follow: how far the run has got, for that is where its replay stops. */
-static int stop_where_it_is(struct app *app, const char *id, struct run_stream *stream, struct err *e)
+static int stop_where_it_is(
+    struct app *app, const char *id, struct run_stream *stream, struct err *e)
 {
     CLEANUP(freep) char *path = NULL;
     json_t *run = NULL;
@@ -273,7 +274,8 @@ int cmd_logs(struct app *app)
     if (r == 0 && app->opt.arg_count > 0) {
         id = strdup(app->opt.args[0]);
         if (!id || !text_is_id("run_", id))
-            r = err_say(&e, EINVAL, "'%s' is no run id: silt ps lists them", out_path(app->opt.args[0]));
+            r = err_say(
+                &e, EINVAL, "'%s' is no run id: silt ps lists them", out_path(app->opt.args[0]));
     } else if (r == 0) {
         r = latest_run(app, &id, &e);
     }

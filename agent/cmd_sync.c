@@ -24,7 +24,36 @@ static int open_sync(struct app *app, struct talk *talk, struct sync **ret, stru
     return sync_open(&config, ret, e);
 }
 
+/* Ask the server about the sandbox of the link; its refusal if it has none. */
+static int look_at_sandbox(
+    struct app *app, uint64_t *ret_sent, uint64_t *ret_received, struct err *e)
+{
+    CLEANUP(freep) char *path = NULL;
+    struct client_response response;
+
+    if (asprintf(&path, "/v1/sandboxes/%s", app->link.sandbox) < 0)
+        return err_set(e, ENOMEM, "look at the sandbox");
+    int r = client_call(app->client,
+        &(struct client_request){.method = "GET", .path = path, .timeout_ms = WAIT_DEFAULT_MS},
+        &response, e);
+    *ret_sent = response.bytes_sent;
+    *ret_received = response.bytes_received;
+    client_response_release(&response);
+    return r;
+}
+
 /* ---- init */
+
+/* A link to a sandbox that was deleted holds nobody to it. */
+static bool sandbox_is_gone(struct app *app)
+{
+    struct err e = ERR_INIT;
+    uint64_t sent, received;
+
+    return app_connect(app, &e) == 0 && strcmp(client_server(app->client), app->link.server) == 0 &&
+           look_at_sandbox(app, &sent, &received, &e) < 0 &&
+           (e.refusal == PROTO_SANDBOX_NOT_FOUND || e.refusal == PROTO_SANDBOX_DELETED);
+}
 
 int cmd_init(struct app *app)
 {
@@ -38,7 +67,7 @@ int cmd_init(struct app *app)
         r = link_load(app->root, &app->link, &moved, &e);
     if (r == 0)
         app->linked = linked && !moved;
-    if (r == 0 && linked && !app->opt.sandbox && !moved) {
+    if (r == 0 && linked && !app->opt.sandbox && !moved && !sandbox_is_gone(app)) {
         (void)err_say(&e, EEXIST,
             "%s is linked to %s on %s already; to link it anew, remove %s/.silt or name --sandbox "
             "ID",
@@ -53,7 +82,7 @@ int cmd_init(struct app *app)
         return app_fail(app, &e);
     }
     app->linked = false;
-    if (r == 0)
+    if (r == 0 && !app->client)
         r = app_connect(app, &e);
     /* What an index says about another sandbox would be wrong for this one. */
     if (r == 0 && linked)
@@ -118,8 +147,15 @@ static int sync_here(struct app *app, json_t **ret, struct err *e)
         r = ops < 0 ? (int)ops : sync_push(sync, e);
         progress_clear(&talk.progress);
     }
-    if (r == 0) {
+    uint64_t sent = 0, received = 0;
+    if (r == 0)
         sync_totals(sync, &totals);
+    /* Nothing was sent, so nobody has said yet that the server and the sandbox are still there. */
+    if (r == 0 && totals.bytes_sent == 0)
+        r = look_at_sandbox(app, &sent, &received, e);
+    if (r == 0) {
+        totals.bytes_sent += sent;
+        totals.bytes_received += received;
         *ret = totals_json(&totals);
     }
     sync_close(sync);

@@ -71,15 +71,28 @@ void out_json(json_t *object)
     (void)fflush(stdout);
 }
 
+/* The server knows that the sandbox is gone, but not what to do about it here. */
+static const char *way_on(const struct app *app, const struct err *e)
+{
+    bool gone = e->refusal == PROTO_SANDBOX_NOT_FOUND || e->refusal == PROTO_SANDBOX_DELETED;
+
+    return app->linked && gone
+               ? "; the files here are untouched: `silt init` links them to a new sandbox"
+               : "";
+}
+
 void out_error(const struct app *app, const struct err *e)
 {
+    char message[sizeof(e->msg) + 128];
+
+    (void)snprintf(message, sizeof(message), "%s%s", e->msg, way_on(app, e));
     if (!app->opt.json) {
-        fprintf(stderr, "%ssilt: %s%s\n", coloured() ? RED : "", e->msg, coloured() ? PLAIN : "");
+        fprintf(stderr, "%ssilt: %s%s\n", coloured() ? RED : "", message, coloured() ? PLAIN : "");
         return;
     }
     const char *code = e->refusal != PROTO_OK ? proto_error_info(e->refusal)->name : "local";
     json_t *object = json_pack(
-        "{s:{s:s, s:s, s:i}}", "error", "code", code, "message", e->msg, "errno", e->code);
+        "{s:{s:s, s:s, s:i}}", "error", "code", code, "message", message, "errno", e->code);
     CLEANUP(freep) char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
     json_decref(object);
     fprintf(stderr, "%s\n",

@@ -8,6 +8,7 @@
 
 #include "agent/control.h"
 #include "agent/talk.h"
+#include "shared/io.h"
 
 #include "shared/banned.h"
 
@@ -16,6 +17,9 @@
 #define BEHIND_BARRIER_OPS 200
 #define ATTEMPTS 4
 #define FLUSH_TIMEOUT_MS 10000
+/* So long after its start a run that has printed nothing may be waiting for a set that was refused.
+ */
+#define SILENCE_NS UINT64_C(300000000)
 
 struct run_session {
     struct app *app;
@@ -26,7 +30,8 @@ struct run_session {
     struct run_stream stream;
     struct client_call *call; /* the exec request under way */
     bool answered;
-    int result; /* of the exec request */
+    uint64_t silent_since_ns; /* begin of the exec request; 0: its sets were looked after */
+    int result;               /* of the exec request */
     struct err error;
     int signal_fd;
     bool cancelled; /* the first Ctrl-C was seen */
@@ -130,6 +135,7 @@ static int start_run(struct run_session *s, char **ret_body, struct err *e)
     req.body = *ret_body;
     req.body_len = strlen(*ret_body);
     s->answered = false;
+    s->silent_since_ns = io_now_ns();
     return client_start(s->app->client, &req, on_answer, s, &s->call, e);
 }
 
@@ -159,14 +165,32 @@ static void cancel_run(struct run_session *s)
         NULL, NULL, &ignored));
 }
 
+/*
+ * A set that is refused for good (another folder took the sandbox over) takes no number, so the
+ * server lets the run wait for it until its barrier's deadline. Once per request, and not in the
+ * way of a program that prints, the sets are therefore looked after: what can be repaired is sent
+ * anew.
+ */
+static int look_after_sets(struct run_session *s, struct err *e)
+{
+    if (!s->sync || !s->silent_since_ns || sync_busy(s->sync) || s->stream.printed_bytes > 0 ||
+        io_now_ns() - s->silent_since_ns < SILENCE_NS)
+        return 0;
+    s->silent_since_ns = 0;
+    return sync_push(s->sync, e);
+}
+
 /* Until the run has ended: 0, -EINTR to leave at once, or what the request ended with. */
 static int follow_run(struct run_session *s, struct err *e)
 {
     while (!s->answered) {
         struct pollfd extra = {.fd = s->signal_fd, .events = POLLIN};
-        int r = client_step(s->app->client, &extra, 1, 1000, e);
+        int r =
+            client_step(s->app->client, &extra, 1, s->silent_since_ns && s->sync ? 100 : 1000, e);
         struct signalfd_siginfo info;
 
+        if (r >= 0)
+            r = look_after_sets(s, e);
         if (r < 0)
             return r;
         if (!extra.revents || read(s->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))

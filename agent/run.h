@@ -31,10 +31,10 @@ struct run_stream {
     bool ended;       /* exit or error was seen */
     bool quiet;       /* --json: do not print the output */
     bool raw;         /* print each event as the line it came in */
-    bool replay;      /* stop where a running program has got to: after until_bytes, or when silent */
-    bool caught_up;   /* … and that was reached: run_stream_data ended the request */
+    bool replay;    /* stop where a running program has got to: after until_bytes, or when silent */
+    bool caught_up; /* … and that was reached: run_stream_data ended the request */
     uint64_t until_bytes, printed_bytes; /* of both outputs */
-    int broken;       /* -errno: standard output is closed, or the stream is no stream of ours */
+    int broken; /* -errno: standard output is closed, or the stream is no stream of ours */
 };
 void run_stream_init(struct run_stream *s, bool quiet);
 void run_stream_release(struct run_stream *s);

@@ -182,15 +182,18 @@ void run_explain(struct app *app, json_t *run)
     /* A plain non-zero exit has said all there is to say itself, unless it said nothing at all. */
     bool silent = json_integer_value(json_object_get(run, "stderr_bytes")) == 0 &&
                   json_integer_value(json_object_get(run, "stdout_bytes")) == 0;
-    if (reason &&
-        (strcmp(status, "failed") != 0 || json_is_true(json_object_get(run, "oom_killed")) ||
-            json_is_string(json_object_get(run, "signal"))))
+    json_int_t exit_code = json_integer_value(json_object_get(run, "exit_code"));
+    bool not_run = silent && (exit_code == EXIT_CANNOT_RUN || exit_code == EXIT_NOT_FOUND);
+    if (reason && (not_run || strcmp(status, "failed") != 0 ||
+                      json_is_true(json_object_get(run, "oom_killed")) ||
+                      json_is_string(json_object_get(run, "signal"))))
         out_note(app, "%s", reason);
     else if (message && silent)
         out_note(app, "%s", message);
     if (hint)
         out_note(app, "%s", hint);
     if (code && subject &&
-        (strcmp(code, "missing_module") == 0 || strcmp(code, "missing_file") == 0))
+        (strcmp(code, "missing_module") == 0 || strcmp(code, "missing_file") == 0 ||
+            strcmp(code, "missing_name") == 0))
         run_explain_missing(app, subject);
 }
