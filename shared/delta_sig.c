@@ -115,10 +115,16 @@ static void hash_blocks(struct delta_sig *sig, uint64_t at, const uint8_t *data,
     }
 }
 
+/* Where librsync's sums go; sink NULL: they are not asked for. */
+struct sums_to {
+    delta_sink *sink;
+    void *ctx;
+};
+
 /* One pass over the file: the whole hash, and what is asked for of block hashes (into blocks_of, if
- * not NULL) and sums (if not NULL, at most SUMS_MAX). */
+ * not NULL) and sums. */
 static int read_through(int fd, const struct delta_sig *sig, struct delta_sig *blocks_of,
-    struct buf *sums, struct hash *ret_hash, struct err *e)
+    struct sums_to sums, struct hash *ret_hash, struct err *e)
 {
     CLEANUP(freep) uint8_t *data = malloc(DELTA_CHUNK);
     CLEANUP(hash_state_freep) struct hash_state *whole = hash_state_new();
@@ -126,7 +132,7 @@ static int read_through(int fd, const struct delta_sig *sig, struct delta_sig *b
 
     if (!data || !whole)
         return err_set(e, ENOMEM, "make a signature");
-    int r = sums ? delta_job_sums(sig->size, sig->block, &job) : 0;
+    int r = sums.sink ? delta_job_sums(sig->size, sig->block, &job) : 0;
     if (r < 0)
         return err_set(e, -r, "begin a signature");
     for (uint64_t at = 0; at < sig->size || job; at += DELTA_CHUNK) {
@@ -138,7 +144,7 @@ static int read_through(int fd, const struct delta_sig *sig, struct delta_sig *b
         hash_state_add(whole, data, n);
         if (blocks_of)
             hash_blocks(blocks_of, at, data, n);
-        r = job ? delta_job_feed(job, data, n, n == left, sink_buf, sums) : 0;
+        r = job ? delta_job_feed(job, data, n, n == left, sums.sink, sums.ctx) : 0;
         if (r < 0)
             return err_set(e, -r, "make a signature");
         if (n == left)
@@ -158,7 +164,8 @@ int delta_sig_make(int fd, uint64_t size, bool complete, struct delta_sig **ret,
     if (r == 0)
         r = delta_check_size(fd, size, NULL, e);
     if (r == 0)
-        r = read_through(fd, sig, sig, complete ? &sig->sums : NULL, &hash, e);
+        r = read_through(fd, sig, sig,
+            (struct sums_to){.sink = complete ? sink_buf : NULL, .ctx = &sig->sums}, &hash, e);
     if (r < 0)
         return r;
     *ret_hash = hash;
@@ -176,7 +183,7 @@ int delta_sig_complete(struct delta_sig *sig, int fd, const struct hash *expecte
         return 0;
     int r = delta_check_size(fd, sig->size, NULL, e);
     if (r == 0)
-        r = read_through(fd, sig, NULL, &sums, &hash, e);
+        r = read_through(fd, sig, NULL, (struct sums_to){.sink = sink_buf, .ctx = &sums}, &hash, e);
     if (r < 0)
         return r;
     if (!hash_equal(&hash, expected))
@@ -185,6 +192,22 @@ int delta_sig_complete(struct delta_sig *sig, int fd, const struct hash *expecte
     sig->sums = sums;
     buf_init(&sums, 0); /* moved out */
     return 0;
+}
+
+int delta_sig_write(
+    int fd, uint64_t size, delta_sink *sink, void *ctx, struct hash *ret_hash, struct err *e)
+{
+    const struct delta_sig shape = {.size = size, .block = block_for(size)};
+    struct hash hash;
+
+    if (size > DELTA_FILE_MAX)
+        return err_say(e, EFBIG, "files above 16 GiB have no signature");
+    int r = delta_check_size(fd, size, NULL, e);
+    if (r == 0)
+        r = read_through(fd, &shape, NULL, (struct sums_to){.sink = sink, .ctx = ctx}, &hash, e);
+    if (r == 0)
+        *ret_hash = hash;
+    return r;
 }
 
 int delta_sig_save(const struct delta_sig *sig, struct buf *b)
