@@ -204,6 +204,7 @@ int run_start(struct run *run, run_done *done, void *ctx, struct err *e)
     pthread_attr_t attr;
     run->done = done;
     run->done_ctx = ctx;
+    sandbox_note_run(run->sb, run->facts.id, run_status_name(RUN_QUEUED), false);
     (void)pthread_mutex_lock(&x->lock);
     exec_record_later(x, run);
     x->run_threads++;
@@ -331,6 +332,7 @@ static void count_end(struct exec_stats *stats, enum run_status status)
 void exec_run_ended(struct run *run)
 {
     struct exec *x = run->exec;
+    sandbox_note_run(run->sb, run->facts.id, run_status_name(run->facts.status), false);
     (void)pthread_mutex_lock(&run->lock);
     run->ended = true;
     (void)pthread_cond_broadcast(&run->changed);

@@ -217,6 +217,7 @@ int exec_io_pump(struct run *run, struct exec_io *io, struct container *c, uint6
         return -ENOMEM;
     p.flush_ns = start_ns + EXEC_FLUSH_MS * MS_NS;
     p.cpu_ns = start_ns + EXEC_CPU_POLL_MS * MS_NS;
+    sandbox_note_run(run->sb, run->facts.id, run_status_name(RUN_RUNNING), true);
     return pump_loop(&p);
 }
 

@@ -16,7 +16,8 @@
 #define CODE_PIECE (100u * 1024) /* one argument of execve may have 128 KiB */
 #define CODE_DIR "/tmp/code"
 
-/* What every program finds (DESIGN.md §2); a sandbox or a request may replace each. */
+/* What every program finds (see "How to" in server/DESIGN.md); a sandbox or a request may replace
+ * each. */
 static const struct {
     const char *name, *value;
 } base_env[] = {

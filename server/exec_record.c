@@ -13,6 +13,7 @@
 #include "shared/text.h"
 
 #include "server/body.h"
+#include "server/sandbox_uploads.h"
 
 #include "shared/banned.h"
 
@@ -440,6 +441,9 @@ void *exec_housekeeper_main(void *ctx)
         delete_idle(x);
         if (ticks++ % 60 == 0)
             sweep(x);
+        unsigned expired = sandbox_uploads_expire(x->sandboxes, io_wall_ns());
+        if (expired > 0)
+            log_info("%u stages got nothing for a day and were removed", expired);
         (void)pthread_mutex_lock(&x->lock);
     }
     (void)pthread_mutex_unlock(&x->lock);

@@ -9,6 +9,7 @@
 #include "shared/text.h"
 
 #include "server/body.h"
+#include "server/sandbox_uploads.h"
 
 #include "shared/banned.h"
 
@@ -28,7 +29,7 @@ static const struct {
     enum change_kind kind;
     const char *members[8];
 } kinds[] = {
-    {CHANGE_PUT, {"text", "base64", "mode", "hash", NULL}},
+    {CHANGE_PUT, {"text", "base64", "stage", "mode", "hash", NULL}},
     {CHANGE_EDIT, {"old", "new", NULL}},
     {CHANGE_MOVE, {"to", "from", NULL}},
     {CHANGE_COPY, {"to", "from", "hash", NULL}},
@@ -143,13 +144,27 @@ static int read_base(json_t *op, struct change_op *ret, struct err *e)
     return r;
 }
 
+/* The content was sent before; its hash may be given here as well. */
+static int read_stage(json_t *op, json_t *value, struct change_op *ret, struct err *e)
+{
+    ret->stage = json_string_value(value);
+    ret->content_len = CHANGE_LEN_UNKNOWN;
+    if (!text_is_id(SANDBOX_UPLOAD_PREFIX, ret->stage))
+        return err_refuse(e, PROTO_INVALID_VALUE,
+            "'stage' must be an id such as \"st_…\" that POST …/stages gave out");
+    return read_hash(op, "hash", &ret->hash, &ret->has_hash, e);
+}
+
 static int read_content(struct feed_json *f, json_t *op, struct change_op *ret, struct err *e)
 {
-    json_t *text = json_object_get(op, "text"), *coded = json_object_get(op, "base64");
-    json_t *value = text ? text : coded;
-    if ((text && coded) || !json_is_string(value))
-        return err_refuse(
-            e, PROTO_INVALID_VALUE, "'put' needs the content as 'text' or as 'base64'");
+    json_t *text = json_object_get(op, "text"), *coded = json_object_get(op, "base64"),
+           *stage = json_object_get(op, "stage");
+    json_t *value = text ? text : coded ? coded : stage;
+    if ((text != NULL) + (coded != NULL) + (stage != NULL) != 1 || !json_is_string(value))
+        return err_refuse(e, PROTO_INVALID_VALUE,
+            "'put' needs the content as 'text', as 'base64' or as a 'stage'");
+    if (stage)
+        return read_stage(op, stage, ret, e);
     size_t len = json_string_length(value);
     int r = text ? buf_add(&f->content, json_string_value(value), len)
                  : text_decode_base64(json_string_value(value), len, &f->content);

@@ -245,6 +245,8 @@ static int open_parts(struct server *s, struct err *e)
 static void close_parts(struct server *s)
 {
     exec_stop(s->exec);
+    if (s->sandboxes)
+        sandboxes_end_events(s->sandboxes);
     if (s->http)
         http_server_stop(s->http, (uint32_t)s->config->stop_ms);
     if (s->api)

@@ -109,7 +109,7 @@ struct sandbox_conflict {
     struct hash hash;
 };
 struct sandbox_apply_result {
-    uint64_t generation;
+    uint64_t generation; /* after it; after a refusal: now, if epoch is not "" */
     char epoch[40];
     uint32_t created, updated, moved, deleted;
     bool repeated;                      /* answered from memory: this very set was applied before */
@@ -174,6 +174,25 @@ int sandbox_run_leave(
     struct sandbox *sb, struct sandbox_run_changes *ret, struct err *e) WARN_UNUSED;
 /* Count a run out that never started. */
 void sandbox_run_abandon(struct sandbox *sb);
+
+/* ---- events */
+struct events;
+/* What happens here; as long as the sandbox is referenced. */
+struct events *sandbox_events(struct sandbox *sb);
+struct sandbox_state {
+    uint64_t generation;
+    char epoch[40];
+    uint64_t last_event; /* the id of the event that led to it, or of a later one */
+};
+/* Count a follower in at sandbox_events, and tell from where on it follows; events_leave counts it
+ * out. PROTO_BUSY when there are too many. */
+int sandbox_follow(struct sandbox *sb, struct sandbox_state *ret, struct err *e) WARN_UNUSED;
+void sandbox_state(struct sandbox *sb, struct sandbox_state *ret);
+/* A run in this sandbox has come to another status (a static text: "queued", "running", …). Say
+ * "running" on the thread that calls sandbox_run_leave for this run, before it does. */
+void sandbox_note_run(struct sandbox *sb, const char *run, const char *status, bool running);
+/* The server stops: whoever follows events comes to the end. */
+void sandboxes_end_events(struct sandboxes *all);
 
 /* ---- files, for reading */
 struct sandbox_file {

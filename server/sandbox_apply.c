@@ -24,7 +24,8 @@ struct applying {
     struct store_result result; /* of a numbered set */
     struct hash digest;
     struct sandbox_apply_result *ret;
-    bool intent;
+    struct sandbox_upload *uploads; /* that the set names */
+    bool intent, applied;
 };
 
 void sandbox_apply_result_release(struct sandbox_apply_result *r)
@@ -40,6 +41,13 @@ static int wait_for_basis(void *ctx, struct err *e)
     struct applying *a = ctx;
 
     return sandbox_ticket_wait(a->sb, &a->ticket, e);
+}
+
+static int take_upload(void *ctx, const struct change_op *op, struct staged **ret, struct err *e)
+{
+    struct applying *a = ctx;
+
+    return sandbox_upload_claim(a->sb, &a->stage, op, &a->uploads, ret, e);
 }
 
 /* Read and stage everything; other sets may be staged and applied meanwhile. */
@@ -246,6 +254,8 @@ static int commit(struct applying *a, uint64_t generation, struct err *e)
     sb->files = c.files;
     sb->bytes = c.bytes;
     sb->used_ns = c.used_ns;
+    if (a->steps.count)
+        sandbox_tell_generation(sb, "changes", a->begin, "");
     (void)pthread_mutex_unlock(&sb->lock);
     return 0;
 }
@@ -255,6 +265,9 @@ static int apply_in_turn(struct applying *a, struct err *e)
     struct sandbox *sb = a->sb;
     int r = check_conditions(a, e);
 
+    /* Also those who are refused learn where the sandbox is. */
+    a->ret->generation = sb->generation;
+    memcpy(a->ret->epoch, sb->epoch, sizeof a->ret->epoch);
     if (r == 0)
         r = as_owner(a, make_plan, e);
     if (r == 0)
@@ -270,10 +283,8 @@ static int apply_in_turn(struct applying *a, struct err *e)
         r = commit(a, generation, e);
     if (r < 0 && a->intent && store_intent_drop(sb->all->config.store, sb->num, NULL) < 0)
         log_error("the intent of a refused change set of %s could not be removed", sb->id);
-    if (r == 0) {
+    if (r == 0)
         a->ret->generation = generation;
-        memcpy(a->ret->epoch, sb->epoch, sizeof a->ret->epoch);
-    }
     return r;
 }
 
@@ -309,6 +320,7 @@ static int answer_repeat(struct applying *a, struct err *e)
 static int discard(struct applying *a, struct err *e)
 {
     (void)e;
+    sandbox_uploads_settle(a->sb, &a->stage, ptr_take(&a->uploads), a->applied);
     stage_release(&a->stage);
     return 0;
 }
@@ -320,6 +332,7 @@ static int apply_fresh(struct applying *a, struct err *e)
     int r = stage_init(&a->stage, sb->ws, config->max_workspace_bytes, config->min_free_bytes, e);
 
     set_init(&a->set, &a->stage, wait_for_basis, a);
+    a->set.upload = take_upload;
     if (r == 0)
         r = read_set(a, e);
     if (r == 0)
@@ -335,7 +348,8 @@ static int apply_fresh(struct applying *a, struct err *e)
         a->ret->moved = a->steps.moved;
         a->ret->deleted = a->steps.deleted;
     }
-    sandbox_ticket_done(sb, &a->ticket, r == 0 ? &a->result : NULL, e);
+    a->applied = r == 0;
+    sandbox_ticket_done(sb, &a->ticket, a->applied ? &a->result : NULL, e);
     if (a->stage.count)
         (void)!as_owner(a, discard, NULL);
     stage_release(&a->stage);

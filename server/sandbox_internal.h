@@ -17,7 +17,9 @@
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
+#include "server/events.h"
 #include "server/sandbox.h"
+#include "server/sandbox_uploads.h"
 #include "server/workspace.h"
 
 #define SANDBOX_RESULTS 64      /* remembered per client */
@@ -69,6 +71,10 @@ struct sandbox {
     bool deleting, gone, removing;
     unsigned runs, users;
     struct sandbox_client *clients;
+    struct sandbox_running *running; /* programs that run now: sandbox_events.c */
+    struct sandbox_upload *uploads;  /* sandbox_uploads.c */
+    unsigned upload_count;
+    struct events events; /* has a lock of its own, taken last */
     UT_hash_handle hh;
 };
 
@@ -79,6 +85,7 @@ struct sandboxes {
     struct sandbox *table; /* in order of creation */
     char (*deleted)[SANDBOX_ID_BYTES];
     size_t deleted_count;
+    bool events_ended;
 };
 
 /* Count a user in, who keeps the sandbox from being removed. Refuses when it is being deleted. With
@@ -98,6 +105,16 @@ void sandbox_free(struct sandbox *sb);
 int sandbox_scan(struct sandbox *sb, struct sandbox_run_changes *ret, struct err *e) WARN_UNUSED;
 /* The same with the turn held, for the first use. */
 int sandbox_scan_in_turn(struct sandbox *sb, struct err *e) WARN_UNUSED;
+
+/* ---- sandbox_events.c. sb->lock is held, so that events have the order of what they tell. */
+
+/* The generation or the epoch is new. `begin` (may be NULL): the change set that did it. */
+void sandbox_tell_generation(
+    struct sandbox *sb, const char *by, const struct changes_begin *begin, const char *run);
+void sandbox_tell_deleted(struct sandbox *sb);
+/* The run whose program this thread carries, or "". */
+const char *sandbox_running_here(const struct sandbox *sb);
+void sandbox_running_free(struct sandbox *sb);
 
 /* ---- sandbox_clients.c */
 struct sandbox_ticket {

@@ -44,6 +44,7 @@ static int open_workspace(struct sandbox *sb, struct err *e)
         sandbox_new_epoch(sb);
         sandbox_row(sb, &row);
         r = store_sandbox_save(sb->all->config.store, &row, e);
+        sandbox_tell_generation(sb, "recovery", NULL, "");
         (void)pthread_mutex_unlock(&sb->lock);
         sb->scan_needed = true;
         log_warn("the workspace of %s was missing and is empty now", sb->id);
@@ -160,6 +161,8 @@ int sandbox_delete(struct sandbox *sb, struct err *e)
     (void)pthread_mutex_lock(&sb->lock);
     sb->removing = false;
     sb->gone = r == 0;
+    if (sb->gone)
+        sandbox_tell_deleted(sb);
     (void)pthread_cond_broadcast(&sb->moved);
     (void)pthread_mutex_unlock(&sb->lock);
     if (r == 0)

@@ -104,7 +104,7 @@ static int look(struct sandbox *sb, struct scan *scan, struct err *e)
 }
 
 /* Write the edits down and count the generation, with the turn held. */
-static int adopt(struct sandbox *sb, const struct scan_result *found, struct err *e)
+static int adopt(struct sandbox *sb, const struct scan_result *found, const char *by, struct err *e)
 {
     struct workspace *ws = sb->ws;
 
@@ -131,11 +131,14 @@ static int adopt(struct sandbox *sb, const struct scan_result *found, struct err
     sb->files = c.files;
     sb->bytes = c.bytes;
     sb->used_ns = c.used_ns;
+    if (found->changed)
+        sandbox_tell_generation(sb, by, NULL, sandbox_running_here(sb));
     (void)pthread_mutex_unlock(&sb->lock);
     return 0;
 }
 
-static int confirm(struct sandbox *sb, struct scan *scan, struct scan_result *found, struct err *e)
+static int confirm(
+    struct sandbox *sb, struct scan *scan, struct scan_result *found, const char *by, struct err *e)
 {
     struct tree_identity previous;
     int r = tree_identity_enter(sb->identity, &previous, e);
@@ -149,7 +152,7 @@ static int confirm(struct sandbox *sb, struct scan *scan, struct scan_result *fo
             cache_forget(sb->ws, d->path, d->leaf ? TREE_FILE : TREE_DIR);
     }
     tree_identity_leave(previous);
-    return r == 0 ? adopt(sb, found, e) : r;
+    return r == 0 ? adopt(sb, found, by, e) : r;
 }
 
 int sandbox_scan_in_turn(struct sandbox *sb, struct err *e)
@@ -159,7 +162,7 @@ int sandbox_scan_in_turn(struct sandbox *sb, struct err *e)
     int r = look(sb, &scan, e);
 
     if (r == 0)
-        r = confirm(sb, &scan, &found, e);
+        r = confirm(sb, &scan, &found, "recovery", e);
     scan_result_release(&found);
     scan_release(&scan);
     return r;
@@ -173,7 +176,7 @@ int sandbox_scan(struct sandbox *sb, struct sandbox_run_changes *ret, struct err
 
     if (r == 0) {
         (void)pthread_mutex_lock(&sb->turn);
-        r = confirm(sb, &scan, &found, e);
+        r = confirm(sb, &scan, &found, "run", e);
         ret->generation = sb->generation;
         (void)pthread_mutex_unlock(&sb->turn);
     }

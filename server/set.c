@@ -148,6 +148,14 @@ static int draft_upto(struct set *s, size_t count, struct err *e)
     return r;
 }
 
+static int read_upload(
+    struct set *s, const struct change_op *op, struct staged **ret, struct err *e)
+{
+    if (!s->upload)
+        return err_refuse(e, PROTO_INVALID_VALUE, "'%.200s' cannot name a stage here", op->path);
+    return s->upload(s->ctx, op, ret, e);
+}
+
 /* Without the right basis nothing is staged; the plan will list it as a conflict. */
 static int read_patch(struct set *s, const struct change_op *op, size_t at,
     const struct changes_feed *feed, struct err *e)
@@ -170,6 +178,8 @@ static int read_content(struct set *s, const struct change_op *op, size_t at,
 {
     switch (op->kind) {
     case CHANGE_PUT:
+        if (op->stage)
+            return read_upload(s, op, &s->ops[at].staged, e);
         return stage_put(s->stage, op, feed, &s->ops[at].staged, e);
     case CHANGE_SYMLINK:
         return stage_symlink(s->stage, op->to, &s->ops[at].staged, e);

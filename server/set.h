@@ -25,6 +25,8 @@ struct set {
     struct plan *draft;
     size_t drafted; /* how many operations the draft has seen */
     int (*basis)(void *ctx, struct err *e);
+    /* The content of an operation that names an upload; NULL: there are none. */
+    int (*upload)(void *ctx, const struct change_op *op, struct staged **ret, struct err *e);
     void *ctx;
 };
 

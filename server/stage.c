@@ -447,6 +447,42 @@ int stage_dir(struct stage *s, uint32_t mode, struct staged **ret, struct err *e
     return 0;
 }
 
+int stage_adopt(struct stage *s, const char *name, uint32_t mode, const struct hash *hash,
+    struct staged **ret, struct err *e)
+{
+    CLEANUP(staged_freep) struct staged *staged = NULL;
+    CLEANUP(fd_closep) int fd = -1;
+    int dir = s->ws->stage_fd, r = new_entry(s, TREE_FILE, &staged, e);
+
+    if (r < 0)
+        return r;
+    fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return err_set(e, errno, "open a staging file");
+    r = finish_file(staged, fd, mode, e);
+    if (r == 0 && renameat(dir, name, dir, staged->slot.name) < 0)
+        r = err_set(e, errno, "take over a staging file");
+    if (r < 0)
+        return r;
+    stage_hold(s, staged->slot.index, true);
+    staged->hash = *hash;
+    *ret = ptr_take(&staged);
+    return 0;
+}
+
+int stage_give_back(struct stage *s, const struct stage_slot *slot, uint64_t ino, const char *name)
+{
+    struct stat st;
+    int dir = s->ws->stage_fd;
+
+    if (fstatat(dir, slot->name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_ino != ino)
+        return -ESTALE;
+    if (renameat(dir, slot->name, dir, name) < 0)
+        return -errno;
+    stage_hold(s, slot->index, false);
+    return 0;
+}
+
 int stage_open(struct stage *s, const struct staged *staged, int *ret_fd, struct err *e)
 {
     int fd = openat(s->ws->stage_fd, staged->slot.name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);

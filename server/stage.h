@@ -73,6 +73,13 @@ int stage_copy(struct stage *s, const char *path, int source_fd, struct staged *
 int stage_symlink(
     struct stage *s, const char *target, struct staged **ret, struct err *e) WARN_UNUSED;
 int stage_dir(struct stage *s, uint32_t mode, struct staged **ret, struct err *e) WARN_UNUSED;
+/* Take over a finished file that lies in the staging directory under a name of its own, with this
+ * content. After a failure it is there still. */
+int stage_adopt(struct stage *s, const char *name, uint32_t mode, const struct hash *hash,
+    struct staged **ret, struct err *e) WARN_UNUSED;
+/* Undo that, where the slot still holds this inode; -ESTALE where it does not. */
+int stage_give_back(
+    struct stage *s, const struct stage_slot *slot, uint64_t ino, const char *name) WARN_UNUSED;
 /* Open what was staged, for reading. */
 int stage_open(
     struct stage *s, const struct staged *staged, int *ret_fd, struct err *e) WARN_UNUSED;

@@ -72,6 +72,7 @@ struct change_op {
                              CHANGE_LEN_UNKNOWN for a PUT whose source ends by itself (uploads) */
     const uint8_t *old_text, *new_text; /* EDIT */
     size_t old_len, new_len;
+    const char *stage; /* PUT in JSON: the upload that is its content. Not on the framed wire */
 };
 #define CHANGE_LEN_UNKNOWN UINT64_MAX
 

@@ -31,6 +31,7 @@
     X(PROTO_SANDBOX_NOT_FOUND, "sandbox_not_found", 404, false)                                    \
     X(PROTO_RUN_NOT_FOUND, "run_not_found", 404, false)                                            \
     X(PROTO_FILE_NOT_FOUND, "file_not_found", 404, false)                                          \
+    X(PROTO_STAGE_NOT_FOUND, "stage_not_found", 404, false)                                        \
     X(PROTO_METHOD_NOT_ALLOWED, "method_not_allowed", 405, false)                                  \
     X(PROTO_TIMEOUT, "request_timeout", 408, true)                                                 \
     X(PROTO_BASE_MISMATCH, "base_mismatch", 409, false)                                            \
@@ -44,9 +45,9 @@
     X(PROTO_EDIT_NO_MATCH, "edit_no_match", 409, false)                                            \
     X(PROTO_EDIT_AMBIGUOUS, "edit_ambiguous", 409, false)                                          \
     X(PROTO_HASH_MISMATCH, "hash_mismatch", 409, true)                                             \
+    X(PROTO_OFFSET_MISMATCH, "offset_mismatch", 409, false)                                        \
     X(PROTO_PATH_CONFLICT, "path_conflict", 409, false)                                            \
     X(PROTO_RUN_ACTIVE, "run_active", 409, true)                                                   \
-    X(PROTO_RUN_FINISHED, "run_finished", 409, false)                                              \
     X(PROTO_SANDBOX_DELETED, "sandbox_deleted", 410, false)                                        \
     X(PROTO_LENGTH_REQUIRED, "length_required", 411, false)                                        \
     X(PROTO_PRECONDITION_FAILED, "precondition_failed", 412, false)                                \
