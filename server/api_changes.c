@@ -12,32 +12,36 @@
 
 #define CONFLICTS_MAX 1000 /* told in one answer */
 
-static const char *kind_name(enum tree_kind kind)
-{
-    static const char *const names[] = {[TREE_FILE] = "file",
-        [TREE_DIR] = "dir",
-        [TREE_SYMLINK] = "symlink",
-        [TREE_OTHER] = "other"};
-    return names[kind];
-}
-
-/* What the server has at the paths that were not as the sender believed. */
-static json_t *conflict_details(const struct sandbox_apply_result *result)
+/* What the server has at one path that is not as the sender believed. */
+static json_t *conflict(const struct sandbox_conflict *c)
 {
     char hash[HASH_TEXT_BYTES];
-    json_t *paths = json_array();
-    for (size_t i = 0; paths && i < result->conflict_count && i < CONFLICTS_MAX; i++) {
-        const struct sandbox_conflict *c = &result->conflicts[i];
-        bool content = c->exists && (c->kind == TREE_FILE || c->kind == TREE_SYMLINK);
-        json_t *item = json_pack("{s:b, s:o, s:o, s:o}", "exists", c->exists, "kind",
-            c->exists ? json_string(kind_name(c->kind)) : json_null(), "size",
-            content ? json_integer((json_int_t)c->size) : json_null(), "hash",
-            content ? json_string(hash_text(&c->hash, hash)) : json_null());
-        if (item && api_put_path(item, "path", c->path) == 0)
-            err_ignore(json_array_append(paths, item));
-        json_decref(item);
-    }
-    return paths && json_array_size(paths) > 0 ? json_pack("{s:o}", "paths", paths) : paths;
+    json_t *item = json_pack("{s:b}", "exists", c->exists);
+    bool ok = item && api_put_path(item, "path", c->path) == 0;
+    if (ok && c->exists)
+        ok = json_object_set_new(item, "kind", json_string(api_kind_name(c->kind))) == 0;
+    if (ok && c->exists && (c->kind == TREE_FILE || c->kind == TREE_SYMLINK))
+        ok = json_object_set_new(item, "size", json_integer((json_int_t)c->size)) == 0 &&
+             json_object_set_new(item, "hash", json_string(hash_text(&c->hash, hash))) == 0;
+    if (ok)
+        return item;
+    json_decref(item);
+    return NULL;
+}
+
+json_t *api_refusal_details(const struct sandbox_apply_result *result)
+{
+    if (!result->epoch[0])
+        return NULL;
+    json_t *details = json_pack(
+        "{s:I, s:s}", "generation", (json_int_t)result->generation, "epoch", result->epoch);
+    json_t *list = result->conflict_count ? json_array() : NULL;
+    for (size_t i = 0; list && i < result->conflict_count && i < CONFLICTS_MAX; i++)
+        err_ignore(json_array_append_new(list, conflict(&result->conflicts[i])));
+    if (details && list)
+        err_ignore(json_object_set(details, "conflicts", list));
+    json_decref(list);
+    return details;
 }
 
 void api_apply(struct call *call, struct sandbox *sb, const struct changes_begin *begin,
@@ -47,8 +51,9 @@ void api_apply(struct call *call, struct sandbox *sb, const struct changes_begin
 {
     struct sandbox_apply_result result = {.generation = 0};
     struct err e = ERR_INIT;
-    if (sandbox_apply(sb, begin, feed, &result, &e) < 0)
-        api_fail(call->req, &e, conflict_details(&result));
+    int r = sandbox_apply(sb, begin, feed, &result, &e);
+    if (r < 0)
+        api_fail(call->req, &e, api_refusal_details(&result));
     else
         reply(call, &result, ctx);
     sandbox_apply_result_release(&result);

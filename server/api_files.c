@@ -11,15 +11,6 @@
 
 #include "shared/banned.h"
 
-static const char *kind_name(enum tree_kind kind)
-{
-    static const char *const names[] = {[TREE_FILE] = "file",
-        [TREE_DIR] = "dir",
-        [TREE_SYMLINK] = "symlink",
-        [TREE_OTHER] = "other"};
-    return names[kind];
-}
-
 /* ---- the manifest */
 
 struct listing {
@@ -38,8 +29,8 @@ static int visit_entry(const struct manifest_entry *entry, void *ctx)
         return 1;
     }
     (void)snprintf(mode, sizeof(mode), "%04o", entry->mode & 07777);
-    json_t *item = json_pack("{s:s, s:I, s:s, s:s, s:o}", "kind", kind_name(entry->kind), "size",
-        (json_int_t)entry->size, "mode", mode, "mtime",
+    json_t *item = json_pack("{s:s, s:I, s:s, s:s, s:o}", "kind", api_kind_name(entry->kind),
+        "size", (json_int_t)entry->size, "mode", mode, "mtime",
         text_time(entry->mtime_ns > 0 ? (uint64_t)entry->mtime_ns : 0, time), "hash",
         entry->kind == TREE_DIR ? json_null() : json_string(hash_text(&entry->hash, hash)));
     bool ok = item && api_put_path(item, "path", entry->path) == 0;
@@ -138,16 +129,10 @@ static int open_call(struct call *call, struct sandbox **ret, struct err *e)
     return r < 0 ? r : api_sandbox(call, ret, e);
 }
 
-static void quote_etag(const struct hash *hash, char out[HASH_TEXT_BYTES + 2])
-{
-    char text[HASH_TEXT_BYTES];
-    (void)snprintf(out, HASH_TEXT_BYTES + 2, "\"%s\"", hash_text(hash, text));
-}
-
 static void reply_file(struct call *call, int fd, const struct sandbox_file *file)
 {
     char etag[HASH_TEXT_BYTES + 2], mode[8];
-    quote_etag(&file->hash, etag);
+    api_etag(&file->hash, etag);
     (void)snprintf(mode, sizeof(mode), "%04o", file->mode & 07777);
     http_add_header(call->req, "ETag", etag);
     http_add_header(call->req, "Silt-Mode", mode);
@@ -173,7 +158,7 @@ void api_file_get(struct call *call)
     if (r == 0 && fd < 0)
         r = err_refuse(&e, PROTO_PATH_CONFLICT,
             "'%.200s' is a %s, not a file: ?path= of the list shows what it holds",
-            call->match.param[1], kind_name(file.kind));
+            call->match.param[1], api_kind_name(file.kind));
     if (r < 0)
         api_fail(call->req, &e,
             e.refusal == PROTO_FILE_NOT_FOUND ? api_near(sb, call->match.param[1]) : NULL);
@@ -246,12 +231,12 @@ static void apply_one(struct call *call, struct sandbox *sb, struct one_op *one,
         (void)err_refuse(&e, PROTO_PRECONDITION_FAILED,
             "'%.200s' is not as the request's condition says", one->op.path);
         if (result.conflict_count == 1 && result.conflicts[0].exists) {
-            quote_etag(&result.conflicts[0].hash, etag);
+            api_etag(&result.conflicts[0].hash, etag);
             http_add_header(call->req, "ETag", etag);
         }
     }
     if (r < 0)
-        api_fail(call->req, &e, NULL);
+        api_fail(call->req, &e, api_refusal_details(&result));
     else
         reply(call, &result, &one->op);
     sandbox_apply_result_release(&result);
@@ -273,7 +258,7 @@ static void reply_put(
         api_fail(call->req, &e, NULL);
         return;
     }
-    quote_etag(&file.hash, etag);
+    api_etag(&file.hash, etag);
     http_add_header(call->req, "ETag", etag);
     json_t *answer = json_pack("{s:I, s:s, s:I, s:s}", "generation", (json_int_t)result->generation,
         "epoch", result->epoch, "size", (json_int_t)file.size, "hash", hash_text(&file.hash, hash));

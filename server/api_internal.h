@@ -84,6 +84,10 @@ int api_range(
  * api_thread_ended at its end. */
 int api_thread(struct api *api, void *(*main)(void *), void *ctx, struct err *e) WARN_UNUSED;
 void api_thread_ended(struct api *api);
+/* "dir", "file", … as in every answer. */
+const char *api_kind_name(enum tree_kind kind);
+/* A hash as an ETag, quoted. */
+void api_etag(const struct hash *hash, char out[HASH_TEXT_BYTES + 2]);
 /* Answer with len bytes of fd, honouring Range; takes fd. */
 void api_reply_file(struct call *call, int fd, uint64_t size, const char *type);
 /* {"near":[…]} for a path that does not exist, or NULL. */
@@ -97,11 +101,20 @@ void api_apply(struct call *call, struct sandbox *sb, const struct changes_begin
     void (*reply)(struct call *call, const struct sandbox_apply_result *result, void *ctx),
     void *ctx);
 
+/* {"generation","epoch","conflicts":[…]} of a refused set, as far as they are known; or NULL. */
+json_t *api_refusal_details(const struct sandbox_apply_result *result);
+
 /* ---- runs (api_stream.c) */
 
 enum api_format { API_OBJECT, API_SSE, API_NDJSON };
 /* What the client wants to read: by its Accept header, or SSE if `stream`. */
 enum api_format api_format(struct call *call, bool stream);
+/* An event as it is sent, in place of what b holds. Takes it; NULL is -ENOMEM. */
+int api_event_text(json_t *event, enum api_format format, struct buf *b) WARN_UNUSED;
+/* A comment in SSE; an empty line between lines of JSON. */
+const char *api_heartbeat(enum api_format format);
+/* The id behind which a client wants to go on: Last-Event-ID or ?after=. 1: it said so. */
+int api_last_event(struct call *call, uint64_t max, uint64_t *ret, struct err *e) WARN_UNUSED;
 /* Answer with the events of a run, from after last_id on, to its end. The run or, for a recorded
  * one, its log and object are taken; `attached`: the run ends when the client leaves. */
 void api_follow(struct call *call, struct run *run, struct run_log *log, json_t *object,
@@ -124,6 +137,12 @@ void api_file_get(struct call *call);
 void api_file_put(struct call *call);
 void api_file_delete(struct call *call);
 void api_changes_post(struct call *call);
+void api_signature_get(struct call *call);
+void api_stage_create(struct call *call);
+void api_stage_get(struct call *call);
+void api_stage_patch(struct call *call);
+void api_stage_delete(struct call *call);
+void api_sandbox_events(struct call *call);
 void api_exec_post(struct call *call);
 void api_run_list(struct call *call);
 void api_run_get(struct call *call);

@@ -131,6 +131,34 @@ int api_range(const char *header, uint64_t size, uint64_t *ret_start, uint64_t *
     return 1;
 }
 
+const char *api_kind_name(enum tree_kind kind)
+{
+    static const char *const names[] = {[TREE_FILE] = "file",
+        [TREE_DIR] = "dir",
+        [TREE_SYMLINK] = "symlink",
+        [TREE_OTHER] = "other"};
+    return names[kind];
+}
+
+void api_etag(const struct hash *hash, char out[HASH_TEXT_BYTES + 2])
+{
+    char text[HASH_TEXT_BYTES];
+    (void)snprintf(out, HASH_TEXT_BYTES + 2, "\"%s\"", hash_text(hash, text));
+}
+
+int api_last_event(struct call *call, uint64_t max, uint64_t *ret, struct err *e)
+{
+    const char *text = http_header(call->req, "Last-Event-ID");
+    if (!text || !*text)
+        text = http_query(call->req, "after");
+    if (!text || !*text)
+        return 0;
+    if (num_u64(text, max, ret) == 0)
+        return 1;
+    return err_refuse(e, PROTO_INVALID_VALUE,
+        "Last-Event-ID (or 'after') must be the id of an event that was received");
+}
+
 void api_reply_file(struct call *call, int fd, uint64_t size, const char *type)
 {
     uint64_t start = 0, len = size;

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "shared/num.h"
 #include "shared/text.h"
 
 #include "shared/banned.h"
@@ -156,11 +155,9 @@ void api_run_events(struct call *call)
     struct err e = ERR_INIT;
     json_t *object = NULL;
     uint64_t last = 0;
-    const char *header = http_header(call->req, "Last-Event-ID");
-    int r = header && *header && num_u64(header, UINT32_MAX, &last) < 0
-                ? err_refuse(&e, PROTO_INVALID_VALUE,
-                      "Last-Event-ID must be the id of an event that was received")
-                : open_log(call, &run, &log, &e);
+    int r = api_last_event(call, UINT32_MAX, &last, &e);
+    if (r >= 0)
+        r = open_log(call, &run, &log, &e);
     if (r == 0 && !run)
         r = exec_object(call->api->c.exec, call->match.param[0], false, &object, &e);
     if (r < 0) {

@@ -70,28 +70,39 @@ static int send_text(struct follower *f, const char *text, size_t len)
     return r;
 }
 
-/* Takes the event. */
-static int send_event(struct follower *f, json_t *event)
+int api_event_text(json_t *event, enum api_format format, struct buf *b)
 {
     const char *name = json_string_value(json_object_get(event, "event"));
     json_int_t id = json_integer_value(json_object_get(event, "id"));
     CLEANUP(freep) char *json = event ? json_dumps(event, BODY_DUMP) : NULL;
     int r = json ? 0 : -ENOMEM;
-    buf_reset(&f->text);
-    if (r == 0 && f->format == API_SSE)
-        r = buf_addf(&f->text, "id: %" JSON_INTEGER_FORMAT "\nevent: %s\ndata: ", id, name);
+    buf_reset(b);
+    if (r == 0 && format == API_SSE)
+        r = buf_addf(b, "id: %" JSON_INTEGER_FORMAT "\nevent: %s\ndata: ", id, name);
     if (r == 0)
-        r = buf_adds(&f->text, json);
+        r = buf_adds(b, json);
     if (r == 0)
-        r = buf_adds(&f->text, f->format == API_SSE ? "\n\n" : "\n");
+        r = buf_adds(b, format == API_SSE ? "\n\n" : "\n");
     json_decref(event);
+    return r;
+}
+
+const char *api_heartbeat(enum api_format format)
+{
+    return format == API_SSE ? ":\n\n" : "\n";
+}
+
+/* Takes the event. */
+static int send_event(struct follower *f, json_t *event)
+{
+    int r = api_event_text(event, f->format, &f->text);
     return r < 0 ? r : send_text(f, buf_str(&f->text), f->text.len);
 }
 
-/* A comment in SSE; an empty line between lines of JSON. */
 static int send_heartbeat(struct follower *f)
 {
-    return f->format == API_SSE ? send_text(f, ":\n\n", 3) : send_text(f, "\n", 1);
+    const char *text = api_heartbeat(f->format);
+    return send_text(f, text, strlen(text));
 }
 
 static int send_start(struct follower *f)

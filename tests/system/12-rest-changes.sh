@@ -45,8 +45,8 @@ refused() {
 refused 'edit without a match' '{"ops":[{"op":"put","path":"new1","text":""},{"op":"edit","path":"a.py","old":"nope","new":""}]}' 409 edit_no_match
 refused 'edit with two matches' '{"ops":[{"op":"put","path":"a.py","text":"y y"},{"op":"edit","path":"a.py","old":"y","new":"z"}]}' 409 edit_ambiguous
 refused 'a wrong base' '{"ops":[{"op":"put","path":"new2","text":""},{"op":"put","path":"a.py","text":"","base":"absent"}]}' 409 base_mismatch
-same 'the path is named' a.py "$(field 'error.details.paths[0].path')"
-check 'with what is there' grep -q xxh3 <<<"$(field 'error.details.paths[0].hash')"
+same 'the path is named' a.py "$(field 'error.details.conflicts[0].path')"
+check 'with what is there' grep -q xxh3 <<<"$(field 'error.details.conflicts[0].hash')"
 refused 'a wrong generation' '{"ops":[{"op":"put","path":"new3","text":""}],"if_generation":1}' 409 generation_mismatch
 refused 'a wrong epoch' '{"ops":[{"op":"put","path":"new4","text":""}],"epoch":"ep_other"}' 409 epoch_mismatch
 refused 'a wrong hash' '{"ops":[{"op":"put","path":"new5","text":"x","hash":"xxh3-128:00000000000000000000000000000000"}]}' 409 hash_mismatch
