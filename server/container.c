@@ -227,7 +227,6 @@ int container_new(struct container_engine *g, const struct container_spec *spec,
     if ((r = start_runtime(c, pin ? &cpus : NULL, e)) < 0 || (r = wait_ready(c, e)) < 0 ||
         (r = check_mounted(c, e)) < 0 || (r = watch_end(c, e)) < 0)
         goto fail;
-    c->cpu_base_us = *c->cgroup ? cgroup_cpu_us(&g->cgroups, c->cgroup) : 0;
     *ret = c;
     return 0;
 fail:
@@ -306,8 +305,10 @@ int container_start(struct container *c, const struct container_process *process
         order.argc + order.envc > INIT_STRINGS_MAX)
         return err_say(e, E2BIG, "arguments and environment are too large");
     order.body_len = (uint32_t)body.len;
-    if (*c->cgroup)
+    if (*c->cgroup) {
+        c->cpu_base_us = cgroup_cpu_us(&c->engine->cgroups, c->cgroup);
         cgroup_reset_peak(&c->engine->cgroups, c->cgroup);
+    }
     (void)pthread_mutex_lock(&c->lock);
     r = send_order(
         c->sock, &order, (const int[]){process->stdin_fd, process->stdout_fd, process->stderr_fd});

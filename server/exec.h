@@ -94,6 +94,9 @@ int exec_list(struct exec *x, const char *sandbox, const char *status, const cha
 /* PROTO_RUN_ACTIVE if it goes on. */
 int exec_delete_record(struct exec *x, const char *id, struct err *e) WARN_UNUSED;
 
+/* A run in this sandbox is likely soon: its files were changed. Returns at once. */
+void exec_expect(struct exec *x, struct sandbox *sb);
+
 /* The version that a language's program tells about itself ("3.11.2"), or NULL when that is not
  * known (yet): found out in the background after the start. Lives as long as x. */
 const char *exec_version(struct exec *x, const struct runtime_language *language);

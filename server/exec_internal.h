@@ -13,6 +13,7 @@
 
 #include "server/exec.h"
 #include "server/run_json.h"
+#include "server/warm.h"
 
 #define EXEC_GRACE_MS 500  /* between TERM and KILL */
 #define EXEC_KILL_MS 10000 /* a container that does not report after KILL is given up */
@@ -43,6 +44,7 @@ struct run {
     run_done *done;
     void *done_ctx;
 
+    bool counted;  /* in at warm, by the run's thread alone */
     bool in_table; /* under exec->lock, as the rest */
     bool in_backlog;
     struct run *next_record;
@@ -81,6 +83,7 @@ struct exec {
     unsigned threads; /* how many of these run */
 
     struct exec_versions *versions;
+    struct warm *warm;
 };
 
 /* exec.c */
@@ -91,6 +94,7 @@ void exec_run_ended(struct run *run); /* out of the active, into the backlog */
 void exec_thread_ended(struct exec *x);
 
 /* exec_run.c */
+struct container_limits exec_container_limits(const struct config_limits *l);
 void *exec_run_main(void *run);
 
 /* exec_plan.c */

@@ -12,6 +12,8 @@
 #include "shared/log.h"
 #include "shared/path.h"
 
+#include "server/body.h"
+
 #include "shared/banned.h"
 
 #define KICK_MAX 64
@@ -72,6 +74,15 @@ static int start_threads(struct exec *x, struct err *e)
     return 0;
 }
 
+static int start_warm_containers(struct exec *x, struct err *e)
+{
+    const struct warm_config config = {.engine = x->engine,
+        .max = x->config->max_warm,
+        .age_ms = x->config->warm_ms,
+        .protected_ms = WARM_PROTECTED_MS};
+    return warm_new(&config, &x->warm, e);
+}
+
 int exec_new(const struct exec_config *config, struct exec **ret, struct err *e)
 {
     struct exec *x = calloc(1, sizeof(*x));
@@ -97,6 +108,8 @@ int exec_new(const struct exec_config *config, struct exec **ret, struct err *e)
         r = io_mkdirs(x->log_dir, 0700, e);
     if (r == 0)
         r = exec_record_recover(x, e);
+    if (r == 0)
+        r = start_warm_containers(x, e);
     if (r == 0)
         r = exec_versions_new(x, e);
     if (r == 0)
@@ -127,6 +140,7 @@ void exec_stop(struct exec *x)
     x->ending = true;
     (void)pthread_cond_broadcast(&x->more);
     (void)pthread_mutex_unlock(&x->lock);
+    warm_stop(x->warm);
     if (x->kick_fd >= 0)
         (void)eventfd_write(x->kick_fd, 1);
     const pthread_t threads[] = {x->recorder, x->kicker, x->housekeeper};
@@ -143,11 +157,28 @@ void exec_free(struct exec *x)
     fd_closep(&x->null_fd);
     free(x->log_dir);
     exec_versions_free(x);
+    warm_free(x->warm);
     (void)pthread_cond_destroy(&x->less);
     (void)pthread_cond_destroy(&x->more);
     (void)pthread_cond_destroy(&x->tick);
     (void)pthread_mutex_destroy(&x->lock);
     free(x);
+}
+
+void exec_expect(struct exec *x, struct sandbox *sb)
+{
+    struct sandbox_info info;
+    struct config_limits l = x->config->limits;
+    if (warm_again(x->warm, sb) || sandbox_info(sb, &info, NULL) < 0)
+        return;
+    /* What the first run will probably ask for: what the sandbox says. */
+    json_t *own = json_loads(info.limits_json, JSON_REJECT_DUPLICATES, NULL);
+    if (own && body_limits(own, &x->config->limits_max, &l, NULL) == 0) {
+        const struct container_limits limits = exec_container_limits(&l);
+        warm_want(x->warm, sb, &limits, info.image);
+    }
+    json_decref(own);
+    sandbox_info_release(&info);
 }
 
 /* ---- the end of a sandbox */
@@ -197,6 +228,7 @@ int exec_delete_sandbox(struct exec *x, struct sandbox *sb, struct err *e)
     if (r < 0)
         return r;
     end_runs_of(x, sandbox_id(sb));
+    warm_drop(x->warm, sb);
     do {
         o.seen = 0;
         r = store_run_list(

@@ -77,9 +77,18 @@ static int stage_slot(struct run *run, struct err *e)
 
 /* ---- the container */
 
+struct container_limits exec_container_limits(const struct config_limits *l)
+{
+    return (struct container_limits){.memory_bytes = l->memory_bytes,
+        .pids = (uint32_t)l->pids,
+        .cpus = (uint32_t)l->cpus,
+        .open_files = (uint32_t)l->open_files,
+        .file_bytes = l->file_bytes,
+        .tmp_bytes = l->tmp_bytes};
+}
+
 static struct container_spec make_spec(const struct run *run, const struct sandbox_mounts *mounts)
 {
-    const struct config_limits *l = &run->req.limits;
     return (struct container_spec){
         .id = run->facts.id,
         .workspace = mounts->workspace,
@@ -89,13 +98,25 @@ static struct container_spec make_spec(const struct run *run, const struct sandb
         .image = run->req.image,
         .uid = mounts->uid,
         .gid = mounts->gid,
-        .limits = {.memory_bytes = l->memory_bytes,
-            .pids = (uint32_t)l->pids,
-            .cpus = (uint32_t)l->cpus,
-            .open_files = (uint32_t)l->open_files,
-            .file_bytes = l->file_bytes,
-            .tmp_bytes = l->tmp_bytes},
+        .limits = exec_container_limits(&run->req.limits),
     };
+}
+
+/* One that waited, if it takes the program; whatever is wrong with it, a new one will tell. */
+static int start_warm(struct run *run, const struct container_spec *spec,
+    const struct container_process *process, struct container **ret, struct err *e)
+{
+    struct err why = ERR_INIT;
+    int r = warm_take(run->exec->warm, run->sb, &spec->limits, spec->image, ret, e);
+    run->counted = r == 0;
+    if (*ret && container_start(*ret, process, &why) < 0) {
+        log_warn("%s: the container that waited could not be used: %s", run->facts.id, why.msg);
+        container_free(ptr_take(ret));
+    }
+    lock_facts(run);
+    run->facts.warm = *ret != NULL;
+    unlock_facts(run);
+    return r;
 }
 
 static int start_container(struct run *run, const struct sandbox_mounts *mounts,
@@ -111,9 +132,16 @@ static int start_container(struct run *run, const struct sandbox_mounts *mounts,
         .stderr_fd = io->err_fd,
         .tty = run->req.tty,
     };
-    int r = container_new(run->exec->engine, &spec, ret, e);
+    int r = start_warm(run, &spec, &process, ret, e);
+    if (*ret)
+        return 0;
+    if (r == 0)
+        r = container_new(run->exec->engine, &spec, ret, e);
     if (r == 0)
         r = container_start(*ret, &process, e);
+    if (r == -E2BIG)
+        return err_refuse(e, PROTO_INVALID_VALUE,
+            "the program's arguments and environment have more than 1 MiB together");
     if (r < 0 && e->refusal == PROTO_OK) {
         log_error("%s: %s", run->facts.id, e->msg);
         r = err_refuse(e, PROTO_ENGINE_FAILED, "the container could not be started: %s", e->msg);
@@ -391,7 +419,11 @@ void *exec_run_main(void *ctx)
         r = stage_program(run, &c, &e);
     finish(run, r, &e);
     /* The answer is out; what costs time follows. */
+    if (run->counted && r == 0)
+        (void)warm_again(x->warm, run->sb);
     container_free(c);
+    if (run->counted)
+        warm_done(x->warm, run->sb);
     if (slot)
         exec_slot_give(x);
     run_unref(run);
