@@ -223,9 +223,11 @@ void client_abort(struct client *c, struct client_call *call)
     client_call_free(call);
 }
 
-/* Tell the ends that libcurl has noticed. A `done` may start or abort other requests. */
-static void finish_ended(struct client *c)
+/* Tell the ends that libcurl has noticed; were there any? A `done` may start or abort other
+ * requests. */
+static bool finish_ended(struct client *c)
 {
+    bool any = false;
     int left = 0;
     CURLMsg *msg;
 
@@ -241,7 +243,9 @@ static void finish_ended(struct client *c)
         unlist(c, call);
         call->done(call->done_ctx, r, &call->response, &e);
         client_call_free(call);
+        any = true;
     }
+    return any;
 }
 
 int client_step(
@@ -252,7 +256,10 @@ int client_step(
 
     if (extra_count > EXTRA_FDS_MAX)
         return err_say(e, EINVAL, "too many descriptors to wait for");
-    finish_ended(c);
+    /* A server on this machine may have answered while the request was being started: the caller
+     * then wants to know, not to wait for what comes next. */
+    if (finish_ended(c))
+        timeout_ms = 0;
     for (unsigned i = 0; i < extra_count; i++)
         fds[i] = (struct curl_waitfd){.fd = extra[i].fd, .events = CURL_WAIT_POLLIN};
     CURLMcode code = curl_multi_poll(c->multi, fds, extra_count, timeout_ms, &ready);
@@ -260,7 +267,7 @@ int client_step(
         code = curl_multi_perform(c->multi, &running);
     for (unsigned i = 0; i < extra_count; i++)
         extra[i].revents = fds[i].revents ? POLLIN : 0;
-    finish_ended(c);
+    (void)finish_ended(c);
     if (code != CURLM_OK)
         return err_say(e, EIO, "libcurl: %s", curl_multi_strerror(code));
     return (int)c->count;
