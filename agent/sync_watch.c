@@ -92,7 +92,8 @@ static void on_path(struct sync_loop *l, const struct watch_event *event)
     /* Editors' temporaries and the like cost no scan. What is known is never dropped here. */
     if (!known && event->kind != WATCH_DIR && ignore_find(l->s->rules, event->path, false, NULL))
         return;
-    if (is_rule_file(event->path))
+    /* After a problem (an emptied project) it is not known any more what is unsent. */
+    if (is_rule_file(event->path) || l->problem[0])
         l->rescan = true;
     if (event->kind == WATCH_LEFT && known)
         fed.ino = known->ino;

@@ -57,6 +57,8 @@ static void begin_wait(struct sync_loop *l, uint64_t peer, const json_t *request
     size_t polled = 0;
     (void)watch_polled(l->watch, &polled);
     l->look_around = l->look_around || polled;
+    /* What could not be sent then may be possible now. */
+    l->rescan = l->rescan || l->problem[0];
     if (!arm_cookie(l, w))
         return;
     /* Somebody waits: a server that was away is tried at once. */
@@ -145,12 +147,12 @@ static void step_waiter(struct sync_loop *l, struct sync_waiter *w, uint64_t now
         w->started = true;
         sync_barrier(l->s, &client, &w->seq);
     }
-    if (w->started && !w->wants_ack)
+    if (w->started && l->problem[0] && !l->s->flying_count)
+        answer_error(l, w, EIO, l->problem);
+    else if (w->started && !w->wants_ack)
         answer_flush(l, w);
     else if (w->started && (!sync_busy(l->s) || index_state(l->s->index)->acked_seq >= w->seq))
         answer_sync(l, w);
-    else if (l->problem[0] && !l->s->flying_count && !l->s->away)
-        answer_error(l, w, EIO, l->problem);
     else if (now_ns >= w->deadline_ns)
         answer_error(l, w, ETIMEDOUT,
             l->problem[0] ? l->problem
