@@ -56,6 +56,8 @@ void api_apply(struct call *call, struct sandbox *sb, const struct changes_begin
         api_fail(call->req, &e, api_refusal_details(&result));
     else
         reply(call, &result, ctx);
+    if (r == 0)
+        exec_expect(call->api->c.exec, sb);
     sandbox_apply_result_release(&result);
 }
 

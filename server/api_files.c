@@ -239,6 +239,8 @@ static void apply_one(struct call *call, struct sandbox *sb, struct one_op *one,
         api_fail(call->req, &e, api_refusal_details(&result));
     else
         reply(call, &result, &one->op);
+    if (r == 0)
+        exec_expect(call->api->c.exec, sb);
     sandbox_apply_result_release(&result);
 }
 
