@@ -57,6 +57,13 @@ uint64_t delta_sig_size(const struct delta_sig *sig); /* bytes of the file it de
 void delta_sig_free(struct delta_sig *sig);
 void delta_sig_freep(struct delta_sig **sig);
 
+/* librsync's own signature of a file, for foreign tools (rdiff delta) and clients: read fd (pread)
+ * from 0 to size, give the signature to sink and the file's hash into *ret_hash. -ESTALE if the
+ * file is shorter or longer by now; the caller compares the hash, for it may have changed
+ * meanwhile. At most 36 bytes for each block. */
+int delta_sig_write(int fd, uint64_t size, delta_sink *sink, void *ctx, struct hash *ret_hash,
+    struct err *e) WARN_UNUSED;
+
 /* Storage on our own disk (versioned, with a checksum; a damaged one gives -EBADMSG). */
 int delta_sig_save(const struct delta_sig *sig, struct buf *b) WARN_UNUSED;
 int delta_sig_load(const void *data, size_t len, struct delta_sig **ret, struct err *e) WARN_UNUSED;
