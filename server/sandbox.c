@@ -65,6 +65,9 @@ struct sandbox *sandbox_from_row(
     (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     (void)pthread_cond_init(&sb->moved, &attr);
     (void)pthread_condattr_destroy(&attr);
+    events_init(&sb->events);
+    if (all->events_ended)
+        events_close(&sb->events);
     sb->idle_ttl_s = row->idle_ttl_s;
     sb->created_ns = row->created_ns;
     sb->used_ns = row->used_ns;
@@ -88,8 +91,11 @@ struct sandbox *sandbox_from_row(
 
 void sandbox_free(struct sandbox *sb)
 {
+    sandbox_uploads_free(sb);
     workspace_free(sb->ws);
     sandbox_clients_free(sb);
+    sandbox_running_free(sb);
+    events_release(&sb->events);
     free(sb->language);
     free(sb->name);
     free(sb->image);
