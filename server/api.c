@@ -36,8 +36,22 @@ const struct api_route api_routes[] = {
     {HTTP_PUT, S "/{id}/files/{path...}", api_file_put, API_BODY_UPLOAD, 201, "Write a file"},
     {HTTP_DELETE, S "/{id}/files/{path...}", api_file_delete, API_BODY_NONE, 204,
         "Delete a file or (recursive=true) a folder"},
+    {HTTP_GET, S "/{id}/signature", api_signature_get, API_BODY_NONE, 200,
+        "The librsync signature of a file (path=…), against which deltas are made"},
     {HTTP_POST, S "/{id}/changes", api_changes_post, API_BODY_UPLOAD, 200,
         "Apply a change set, whole or not at all"},
+    {HTTP_POST, S "/{id}/stages", api_stage_create, API_BODY_JSON, 201,
+        "Begin an upload that can be resumed, to be named by a change set"},
+    {HTTP_GET, S "/{id}/stages/{stage}", api_stage_get, API_BODY_NONE, 200,
+        "How much of an upload is there"},
+    {HTTP_HEAD, S "/{id}/stages/{stage}", api_stage_get, API_BODY_NONE, 200,
+        "The same, in the headers"},
+    {HTTP_PATCH, S "/{id}/stages/{stage}", api_stage_patch, API_BODY_UPLOAD, 200,
+        "Send the next bytes of an upload, from Upload-Offset on"},
+    {HTTP_DELETE, S "/{id}/stages/{stage}", api_stage_delete, API_BODY_NONE, 204,
+        "Give an upload up"},
+    {HTTP_GET, S "/{id}/events", api_sandbox_events, API_BODY_NONE, 200,
+        "Follow what happens in a sandbox"},
     {HTTP_POST, S "/{id}/exec", api_exec_post, API_BODY_JSON, 200,
         "Run a file, a command or a piece of code"},
     {HTTP_GET, R, api_run_list, API_BODY_NONE, 200, "List the runs, newest first"},
@@ -76,7 +90,10 @@ void api_reply_to(struct http_request *req, int status, json_t *object)
             req, PROTO_INTERNAL, "out of memory while the answer was built: try again");
         return;
     }
-    http_reply(req, status, "application/json", text, strlen(text));
+    /* In place of the NUL: a terminal's prompt then stands on a line of its own. */
+    size_t len = strlen(text);
+    text[len] = '\n';
+    http_reply(req, status, "application/json", text, len + 1);
 }
 
 void api_reply(struct call *call, int status, json_t *object)
