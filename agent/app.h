@@ -47,7 +47,7 @@ int app_connect(struct app *app, struct err *e) WARN_UNUSED;
 /* The linked project of cwd, and a client for it. -ENOENT with a sentence when it is not linked; a
  * copied folder is refused with the two ways on. */
 int app_need_link(struct app *app, struct err *e) WARN_UNUSED;
-/* As app_need_link, but links an unlinked project (asking where DESIGN says so) and tells about it.
+/* As app_need_link, but links an unlinked project (asking where agent/DESIGN.md says so) and tells about it.
  */
 int app_auto_link(struct app *app, struct err *e) WARN_UNUSED;
 /* Make a new link to `sandbox` (NULL: a new sandbox is created). */

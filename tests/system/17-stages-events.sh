@@ -4,7 +4,7 @@
 # happened, and signatures of files, over plain REST.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/rest.sh"
-start_server --workspace-bytes 1073741824
+start_server --workspace-size 1073741824
 cd "$TMP" || exit 1
 new_sandbox
 OTHER=$SB
@@ -159,7 +159,7 @@ follow() { # OUT ARG…
     OWN_PIDS="$OWN_PIDS $!"
     FOLLOWER=$!
 }
-has() { [ "$(grep -c "$2" "$TMP/$1")" -ge "${3:-1}" ]; }
+has() { [ "$(cat "$TMP/$1" 2>/dev/null | grep -c "$2")" -ge "${3:-1}" ]; }
 lines() { grep -v '^$' "$TMP/$1"; }
 follow sse
 follow ndjson -H 'Accept: application/x-ndjson'
@@ -221,7 +221,7 @@ expect 'of a sandbox that is gone' 410 sandbox_deleted
 # ---- 7. Events of a run: the same ways to go on
 new_sandbox '{"language":"python"}'
 S=/v1/sandboxes/$SB
-run '{"code":"print(1)"}'
+run '{"command":["echo","1"]}'
 RUN=$(field id)
 wait_recorded() { rest GET "/v1/runs/$RUN/events?after=$1" -H 'Accept: application/x-ndjson' | jq -r .event | tr '\n' ' '; }
 same 'after= goes on behind an event' 'exit ' "$(wait_recorded 2)"

@@ -763,6 +763,36 @@ static void test_too_many_commands(void **unused)
     assert_non_null(strstr(e.msg, "too many commands"));
 }
 
+/* What others get is what we would keep: librsync's sums, whole, whatever the size. */
+static void test_sig_write(void **unused)
+{
+    static const size_t sizes[] = {0, 1, 1024, 1025, 300000, DELTA_CHUNK, 2 * DELTA_CHUNK + 7};
+    uint64_t seed = 11;
+
+    (void)unused;
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        struct bytes b = bytes_random(&seed, sizes[i]);
+        CLEANUP(fd_closep) int fd = file_of(b.p, b.len);
+        CLEANUP(delta_sig_freep) struct delta_sig *sig = NULL;
+        CLEANUP(buf_release) struct buf out;
+        struct hash kept, written;
+        struct err e = ERR_INIT;
+
+        buf_init(&out, 1 << 20);
+        assert_int_equal(delta_sig_make(fd, b.len, true, &sig, &kept, &e), 0);
+        assert_int_equal(delta_sig_write(fd, b.len, sink_add, &out, &written, &e), 0);
+        assert_true(hash_equal(&kept, &written));
+        assert_int_equal(out.len, sig->sums.len);
+        assert_memory_equal(out.data, sig->sums.data, out.len);
+        assert_int_equal(delta_sig_write(fd, b.len + 1, sink_add, &out, &written, &e), -ESTALE);
+        free(b.p);
+    }
+    CLEANUP(fd_closep) int fd = file_of("x", 1);
+    struct hash hash;
+    struct err e = ERR_INIT;
+    assert_int_equal(delta_sig_write(fd, DELTA_FILE_MAX + 1, sink_add, NULL, &hash, &e), -EFBIG);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -782,6 +812,7 @@ int main(void)
         cmocka_unit_test(test_every_cut),
         cmocka_unit_test(test_basis_that_shrinks),
         cmocka_unit_test(test_too_many_commands),
+        cmocka_unit_test(test_sig_write),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

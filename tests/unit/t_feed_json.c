@@ -14,6 +14,7 @@
 
 #include "shared/banned.h"
 
+#define STAGE "st_abcdefghijklmnopqrstuvwxyz"
 #define H "xxh3-128:000102030405060708090a0b0c0d0e0f"
 
 static void test_operations(void **state)
@@ -30,7 +31,8 @@ static void test_operations(void **state)
         "{\"op\":\"symlink\",\"path\":\"l\",\"target\":\"../x\"},"
         "{\"op\":\"chmod\",\"path\":\"a.py\",\"mode\":\"644\"},"
         "{\"op\":\"delete\",\"path\":\"old\",\"recursive\":true},"
-        "{\"op\":\"delete\",\"path\":\"readable\",\"path_base64\":null}]}";
+        "{\"op\":\"delete\",\"path\":\"readable\",\"path_base64\":null},"
+        "{\"op\":\"put\",\"path\":\"s\",\"stage\":\"" STAGE "\",\"hash\":\"" H "\"}]}";
     struct feed_json *f = NULL;
     struct changes_begin begin;
     struct change_op op;
@@ -86,6 +88,10 @@ static void test_operations(void **state)
     assert_true(op.recursive);
     assert_int_equal(feed.next(feed.ctx, &op, &e), 1);
     assert_false(op.recursive);
+    assert_null(op.stage);
+    assert_int_equal(feed.next(feed.ctx, &op, &e), 1);
+    assert_string_equal(op.stage, STAGE);
+    assert_true(op.has_hash);
     assert_int_equal(feed.next(feed.ctx, &op, &e), 0);
     feed_json_free(f);
     json_decref(body);
@@ -104,6 +110,12 @@ static void test_refused(void **state)
             "operation 1: 'put' needs the content"},
         {"{\"op\":\"put\",\"path\":\"a\",\"text\":\"\",\"base64\":\"\"}", PROTO_INVALID_VALUE,
             "needs the content"},
+        {"{\"op\":\"put\",\"path\":\"a\",\"text\":\"\",\"stage\":\"" STAGE "\"}",
+            PROTO_INVALID_VALUE, "needs the content"},
+        {"{\"op\":\"put\",\"path\":\"a\",\"stage\":\"../a\"}", PROTO_INVALID_VALUE, "'stage'"},
+        {"{\"op\":\"put\",\"path\":\"a\",\"stage\":7}", PROTO_INVALID_VALUE, "needs the content"},
+        {"{\"op\":\"copy\",\"path\":\"a\",\"stage\":\"" STAGE "\"}", PROTO_INVALID_VALUE,
+            "unknown member 'stage'"},
         {"{\"op\":\"put\",\"path\":\"a\",\"txt\":\"\"}", PROTO_INVALID_VALUE,
             "did you mean 'text'?"},
         {"{\"op\":\"put\",\"path\":\"../a\",\"text\":\"\"}", PROTO_INVALID_PATH, "'..'"},

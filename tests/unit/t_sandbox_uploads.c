@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT */
+/* Resumable uploads in a sandbox: cut off, too old, given back, gone with the server. */
+#include "tests/unit/sandbox_fixture.h"
+
+#include <stdlib.h>
+
+#include "server/events.h"
+#include "server/sandbox_uploads.h"
+
+#include "shared/banned.h"
+
+/* Gives a text in pieces of `step` bytes, then ends with `end`; may delete the sandbox before that.
+ */
+struct source {
+    const char *text;
+    size_t step, at;
+    ssize_t end;
+    struct sandbox *deletes;
+};
+
+static ssize_t give(void *ctx, void *data, size_t len)
+{
+    struct source *s = ctx;
+    size_t left = strlen(s->text) - s->at, n = left < s->step ? left : s->step;
+    n = n < len ? n : len;
+    if (n == 0)
+        return s->end;
+    if (s->deletes && s->at > 0)
+        assert_int_equal(sandbox_delete(s->deletes, NULL), 0);
+    memcpy(data, s->text + s->at, n);
+    s->at += n;
+    return (ssize_t)n;
+}
+
+static int send(struct fixture *f, const char *id, uint64_t offset, struct source source,
+    struct sandbox_upload_state *ret, enum proto_error *ret_code)
+{
+    struct err e = ERR_INIT;
+    int r = sandbox_upload_append(f->sb, id, offset, give, &source, ret, &e);
+    *ret_code = e.refusal;
+    return r;
+}
+
+static unsigned count_staged(const struct fixture *f)
+{
+    char name[256];
+    unsigned count = 0;
+    const struct dirent *d;
+    (void)snprintf(name, sizeof(name), "%s/staging/%s", f->data, sandbox_id(f->sb));
+    CLEANUP(dir_closep) DIR *dir = opendir(name);
+    while (dir && (d = readdir(dir)) != NULL)
+        count += d->d_name[0] != '.';
+    return count;
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = malloc(sizeof(*f));
+    assert_non_null(f);
+    fixture_init(f);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fixture_release(*state);
+    free(*state);
+    return 0;
+}
+
+static void test_cut_off(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_upload_state up, now;
+    enum proto_error code;
+    struct err e = ERR_INIT;
+    assert_int_equal(sandbox_upload_create(f->sb, 9, NULL, &up, &e), 0);
+    assert_int_equal(
+        send(f, up.id, 0, (struct source){.text = "abcde", .step = 2, .end = -ECONNRESET}, &now,
+            &code),
+        -ECONNRESET);
+    assert_int_equal(now.offset, 5); /* what came stays */
+    assert_int_equal(
+        send(f, up.id, 4, (struct source){.text = "efghi", .step = 9}, &now, &code), -EPROTO);
+    assert_int_equal(code, PROTO_OFFSET_MISMATCH);
+    assert_int_equal(send(f, up.id, 5, (struct source){.text = "fghi", .step = 1}, &now, &code), 0);
+    assert_int_equal(now.offset, 9);
+    assert_int_equal(
+        send(f, up.id, 9, (struct source){.text = "j", .step = 1}, &now, &code), -EPROTO);
+    assert_int_equal(code, PROTO_TOO_LARGE);
+    assert_int_equal(now.offset, 9);
+}
+
+static void test_announced_hash(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_upload_state up, now;
+    enum proto_error code;
+    struct err e = ERR_INIT;
+    struct hash hash;
+    hash_buf("right", 5, &hash);
+    assert_int_equal(sandbox_upload_create(f->sb, 5, &hash, &up, &e), 0);
+    assert_int_equal(
+        send(f, up.id, 0, (struct source){.text = "wrong", .step = 2}, &now, &code), -EPROTO);
+    assert_int_equal(code, PROTO_HASH_MISMATCH);
+    assert_int_equal(now.offset, 0);
+    /* Nothing of the first attempt is left in the hash. */
+    assert_int_equal(
+        send(f, up.id, 0, (struct source){.text = "right", .step = 3}, &now, &code), 0);
+    assert_int_equal(now.offset, 5);
+}
+
+static void test_age(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_upload_state up, other;
+    struct err e = ERR_INIT;
+    assert_int_equal(sandbox_upload_create(f->sb, 9, NULL, &up, &e), 0);
+    assert_int_equal(sandbox_upload_create(f->sb, 9, NULL, &other, &e), 0);
+    uint64_t last = up.used_ns > other.used_ns ? up.used_ns : other.used_ns;
+    assert_int_equal(sandbox_uploads_expire(f->all, up.used_ns + SANDBOX_UPLOAD_AGE_NS - 1), 0);
+    assert_int_equal(sandbox_uploads_expire(f->all, 1), 0); /* a clock that went back */
+    assert_int_equal(count_staged(f), 2);
+    assert_int_equal(sandbox_uploads_expire(f->all, last + SANDBOX_UPLOAD_AGE_NS), 2);
+    assert_int_equal(count_staged(f), 0);
+    assert_int_equal(sandbox_upload_get(f->sb, up.id, &up, &e), -EPROTO);
+    assert_int_equal(e.refusal, PROTO_STAGE_NOT_FOUND);
+}
+
+static void test_bounds(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_upload_state up;
+    struct err e = ERR_INIT;
+    assert_int_equal(sandbox_upload_create(f->sb, CHANGES_FILE_MAX + 1, NULL, &up, &e), -EPROTO);
+    assert_int_equal(e.refusal, PROTO_TOO_LARGE);
+    assert_int_equal(sandbox_upload_create(f->sb, f->max_bytes + 1, NULL, &up, &e), -EPROTO);
+    assert_int_equal(e.refusal, PROTO_NO_SPACE);
+    /* Together. */
+    assert_int_equal(sandbox_upload_create(f->sb, f->max_bytes - 1, NULL, &up, &e), 0);
+    assert_int_equal(sandbox_upload_create(f->sb, 2, NULL, &up, &e), -EPROTO);
+    assert_int_equal(e.refusal, PROTO_NO_SPACE);
+    for (unsigned i = 1; i < SANDBOX_UPLOADS_MAX; i++)
+        assert_int_equal(sandbox_upload_create(f->sb, 0, NULL, &up, &e), 0);
+    assert_int_equal(sandbox_upload_create(f->sb, 0, NULL, &up, &e), -EPROTO);
+    assert_int_equal(e.refusal, PROTO_BUSY);
+    assert_int_equal(count_staged(f), SANDBOX_UPLOADS_MAX);
+}
+
+/* A sandbox is not held by an upload that goes on; its bytes come to nothing. */
+static void test_deleted_meanwhile(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_upload_state up, now;
+    enum proto_error code;
+    struct err e = ERR_INIT;
+    assert_int_equal(sandbox_upload_create(f->sb, 9, NULL, &up, &e), 0);
+    assert_int_equal(
+        send(f, up.id, 0, (struct source){.text = "abcdef", .step = 2, .deletes = f->sb}, &now,
+            &code),
+        -EPROTO);
+    assert_int_equal(code, PROTO_SANDBOX_DELETED);
+    assert_int_equal(sandbox_upload_create(f->sb, 9, NULL, &up, &e), -EPROTO);
+    /* Whoever follows is told, last of all. */
+    struct event event;
+    uint64_t after = 0, count = 0;
+    while (events_next(sandbox_events(f->sb), &after, &event, 0) == EVENTS_ONE)
+        count++;
+    assert_int_equal(count, 1);
+    assert_int_equal(event.kind, EVENT_DELETED);
+    assert_int_equal(events_next(sandbox_events(f->sb), &after, &event, 0), EVENTS_END);
+}
+
+static void test_stop(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_upload_state up, now;
+    enum proto_error code;
+    struct err e = ERR_INIT;
+    char id[SANDBOX_ID_BYTES];
+    (void)snprintf(id, sizeof(id), "%s", sandbox_id(f->sb));
+    assert_int_equal(sandbox_upload_create(f->sb, 5, NULL, &up, &e), 0);
+    assert_int_equal(
+        send(f, up.id, 0, (struct source){.text = "abcde", .step = 5}, &now, &code), 0);
+    fixture_close(f);
+    fixture_open(f);
+    assert_int_equal(sandbox_get(f->all, id, &f->sb, &e), 0);
+    assert_int_equal(count_staged(f), 0);
+    assert_int_equal(sandbox_upload_get(f->sb, up.id, &now, &e), -EPROTO);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_cut_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_announced_hash, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_age, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bounds, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_deleted_meanwhile, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stop, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
