@@ -152,6 +152,12 @@ static void follow(struct call *call, struct sandbox *sb, const struct watcher *
         watcher_free(w);
         return;
     }
+    /* Its headers are all that HEAD asks for. */
+    if (http_method(call->req) == HTTP_HEAD) {
+        http_stream_end(call->req);
+        watcher_free(w);
+        return;
+    }
     http_on_close(call->req, note_gone, w);
     if (api_thread(call->api, watch_main, w, &e) == 0)
         return;

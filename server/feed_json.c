@@ -31,8 +31,8 @@ static const struct {
 } kinds[] = {
     {CHANGE_PUT, {"text", "base64", "stage", "mode", "hash", NULL}},
     {CHANGE_EDIT, {"old", "new", NULL}},
-    {CHANGE_MOVE, {"to", "from", NULL}},
-    {CHANGE_COPY, {"to", "from", "hash", NULL}},
+    {CHANGE_MOVE, {"to", "to_base64", "from", NULL}},
+    {CHANGE_COPY, {"to", "to_base64", "from", "hash", NULL}},
     {CHANGE_MKDIR, {"mode", NULL}},
     {CHANGE_SYMLINK, {"target", NULL}},
     {CHANGE_CHMOD, {"mode", NULL}},

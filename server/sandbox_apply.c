@@ -352,6 +352,7 @@ static int apply_fresh(struct applying *a, struct err *e)
     sandbox_ticket_done(sb, &a->ticket, a->applied ? &a->result : NULL, e);
     if (a->stage.count)
         (void)!as_owner(a, discard, NULL);
+    sandbox_uploads_settle(sb, &a->stage, ptr_take(&a->uploads), a->applied);
     stage_release(&a->stage);
     set_release(&a->set);
     steps_release(&a->steps);

@@ -191,6 +191,8 @@ same 'and repeats nothing' "$(lines ndjson | tail -n +4)" "$(lines later)"
 follow whole -H 'Accept: application/x-ndjson' -G -d after=0
 check 'after=0 tells all' wait_until 10 has whole succeeded
 same 'from the beginning' "$(lines ndjson | tail -n +2)" "$(lines whole)"
+call HEAD "$S/events"
+same 'HEAD has an end' '200 text/event-stream' "$status $(header Content-Type)"
 call GET "$S/events?after=x"
 expect 'an id that is none' 422 invalid_value
 follow old -H 'Accept: application/x-ndjson' -G -d after=17

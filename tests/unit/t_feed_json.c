@@ -25,7 +25,7 @@ static void test_operations(void **state)
         "\"absent\"},"
         "{\"op\":\"put\",\"path\":\"b\",\"base64\":\"AAEC\",\"hash\":\"" H "\",\"base\":\"" H "\"},"
         "{\"op\":\"edit\",\"path\":\"a.py\",\"old\":\"x\",\"new\":\"\"},"
-        "{\"op\":\"move\",\"path\":\"a\",\"to\":\"b/c\"},"
+        "{\"op\":\"move\",\"path\":\"a\",\"to_base64\":\"Yi9j\"},"
         "{\"op\":\"copy\",\"from\":\"a\",\"to\":\"d\"},"
         "{\"op\":\"mkdir\",\"path\":\"dir\"},"
         "{\"op\":\"symlink\",\"path\":\"l\",\"target\":\"../x\"},"
