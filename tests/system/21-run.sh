@@ -119,7 +119,7 @@ contains "cut output is told about" --max-output "$err"
 
 printf 'import os, time\nprint("one")\nwhile not os.path.exists("go"):\n    time.sleep(0.02)\nprint("two")\n' >live.py
 start_silt "$TMP/live.out" "$TMP/live.err" run live.py
-check "a line arrives while the program still runs" wait_until 15 grep -q one "$TMP/live.out"
+check "a line arrives while the program still runs" wait_until 15 grep -qs one "$TMP/live.out"
 check "what it has not printed does not" not grep -q two "$TMP/live.out"
 rest PUT "/v1/sandboxes/$(sandbox)/files/go" --data-binary x -o /dev/null
 await_silt
@@ -153,12 +153,12 @@ run=$out
 check "-d prints the run's id at once" grep -qE '^run_[0-9a-z]{26}$' <<<"$run"
 try silt ps
 contains "silt ps lists it" "$run" "$out"
-has_started() { silt logs "$run" 2>/dev/null | grep -q started; }
+has_started() { silt logs "$run" 2>/dev/null | grep -qs started; }
 check "silt logs prints what it has printed so far" wait_until 10 has_started
 try silt ps
 contains "then it is listed as running" running "$(grep -F "$run" <<<"$out")"
 start_silt "$TMP/follow.out" "$TMP/follow.err" logs -f "$run"
-check "silt logs -f prints it" wait_until 10 grep -q started "$TMP/follow.out"
+check "silt logs -f prints it" wait_until 10 grep -qs started "$TMP/follow.out"
 check "and stays" not ended "$SILT_PID"
 try silt kill "$run"
 same "silt kill succeeds" 0 "$code"
@@ -176,7 +176,7 @@ contains "and what is no run id" "silt ps" "$err"
 # ---- Ctrl-C, closed pipes
 
 start_silt "$TMP/int.out" "$TMP/int.err" run forever.py
-wait_until 15 grep -q started "$TMP/int.out"
+wait_until 15 grep -qs started "$TMP/int.out"
 end_silt INT
 same "Ctrl-C: 130" 130 "$code"
 latest() { rest GET "/v1/runs?sandbox=$(sandbox)&limit=1" | json - "items[0].$1"; }
@@ -191,7 +191,7 @@ same "silt ends as a program in a closed pipe does" 141 "$status"
 same "without a word" '' "$(cat "$TMP/pipe.err")"
 check "the run does not go on" wait_until 10 none_runs
 start_silt "$TMP/gone.out" "$TMP/gone.err" run forever.py
-wait_until 15 grep -q started "$TMP/gone.out"
+wait_until 15 grep -qs started "$TMP/gone.out"
 end_silt KILL
 check "a run whose silt was killed ends" wait_until 15 none_runs
 

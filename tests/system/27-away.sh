@@ -60,7 +60,7 @@ check "a killed server's containers end by themselves" test "$(containers | wc -
 
 printf 'import time\nprint("begun")\ntime.sleep(60)\n' >slow.py
 start_silt "$TMP/slow.out" "$TMP/slow.err" run slow.py
-wait_until 15 grep -q begun "$TMP/slow.out"
+wait_until 15 grep -qs begun "$TMP/slow.out"
 kill_server
 await_silt
 same "the server dies under a run: 125" 125 "$code"

@@ -14,7 +14,7 @@ touch pkg/__init__.py pkg/inner/__init__.py
 git init -q . && git add -A && git -c user.name=x -c user.email=x@example.org commit -qm one
 
 # count EVENT: how often the watcher told of it.
-count() { grep -c "\"event\":\"$1\"" "$TMP/watch.out"; }
+count() { grep -cs "\"event\":\"$1\"" "$TMP/watch.out"; }
 is_said() { [ "$(count "$1")" -ge "${2:-1}" ]; }
 start_silt "$TMP/watch.out" "$TMP/watch.err" --json watch
 check "silt watch --json says when it is ready" wait_until 20 is_said ready
@@ -79,7 +79,7 @@ PY
 python3 "$TMP/spy.py" "$TMP/spied" "$there" "$there/pkg/inner" &
 spy=$!
 OWN_PIDS="$OWN_PIDS $spy"
-wait_until 10 grep -q ready "$TMP/spied"
+wait_until 10 grep -qs ready "$TMP/spied"
 rm burst*.txt
 save() { check "$1" wait_until 10 arrived "$2"; }
 sed -i 's/A = 1/A = 2/' pkg/inner/a.py
@@ -96,7 +96,7 @@ fi
 echo 'print("atomic")' >.main.py.swp && mv .main.py.swp main.py
 save "written beside and renamed over" main.py
 cp main.py main.py~ && echo 'print("emacs")' >'#main.py#' && ln -sf nobody@here.1 '.#main.py' && cat '#main.py#' >main.py &&
-    rm '#main.py#' '.#main.py'
+    rm '#main.py#' '.#main.py' main.py~
 save "emacs' way" main.py
 echo 'print("gtk")' >.goutputstream-A1B2C3 && mv .goutputstream-A1B2C3 main.py
 save "GTK's way" main.py
@@ -155,8 +155,7 @@ import os
 for i in range(300):
     os.makedirs(f'gen/d{i % 20}', exist_ok=True)
     open(f'gen/d{i % 20}/f{i}.py', 'w').write(f'N = {i}\n' * 20)
-for i in range(0, 300, 3):
-    pass"
+"
 rm -r pkg && mkdir pkg && echo 'new' >pkg/new.py
 git add -A && git -c user.name=x -c user.email=x@example.org commit -qm two
 git checkout -q -f master 2>/dev/null || git checkout -q -f main
@@ -214,15 +213,15 @@ OWN_PIDS=${OWN_PIDS/ $pid/}
 
 echo 'print("take 1")' >main.py
 start_silt "$TMP/rerun.out" "$TMP/rerun.err" watch --run main.py
-check "watch --run runs at once" wait_until 20 grep -q 'take 1' "$TMP/rerun.out"
+check "watch --run runs at once" wait_until 20 grep -qs 'take 1' "$TMP/rerun.out"
 for i in 2 3 4; do
     echo "print('take $i')" >main.py
     check "save $i runs again, with the new output" wait_until 20 grep -q "take $i" "$TMP/rerun.out"
 done
 printf 'import time\nprint("take long", flush=True)\ntime.sleep(100)\n' >main.py
-check "a run that goes on" wait_until 20 grep -q 'take long' "$TMP/rerun.out"
+check "a run that goes on" wait_until 20 grep -qs 'take long' "$TMP/rerun.out"
 echo 'print("take last")' >main.py
-check "is replaced by the next" wait_until 20 grep -q 'take last' "$TMP/rerun.out"
+check "is replaced by the next" wait_until 20 grep -qs 'take last' "$TMP/rerun.out"
 none_runs() { [ "$(rest GET "/v1/runs?sandbox=$(sandbox)&status=running" | json - 'items | length')" = 0 ]; }
 check "and does not go on" wait_until 15 none_runs
 end_silt INT
