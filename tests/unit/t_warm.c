@@ -147,18 +147,21 @@ static void test_is_handed_out_once(void **state)
     assert_int_equal(stats(w).waiting, 1);
 }
 
-/* Each differs from what waits in one point. */
+/* Each row differs from the one before, which is what waits, in one point. */
 static void test_other_limits_do_not_fit(void **state)
 {
     struct world *w = *state;
-    struct container_limits rows[] = {usual, usual, usual, usual, usual, usual};
+    struct container_limits rows[6];
     const size_t count = sizeof rows / sizeof rows[0];
-    rows[0].memory_bytes++; /* memory */
-    rows[1].pids++;         /* processes */
-    rows[2].cpus++;         /* CPUs: 1 instead of all */
-    rows[3].open_files++;   /* descriptors */
-    rows[4].file_bytes++;   /* file size */
-    rows[5].tmp_bytes++;    /* /tmp */
+    for (size_t i = 0; i < count; i++) {
+        rows[i] = usual;
+        rows[i].memory_bytes++; /* memory */
+        rows[i].pids += i >= 1; /* processes */
+        rows[i].cpus += i >= 2; /* CPUs: 1 instead of all */
+        rows[i].open_files += i >= 3;
+        rows[i].file_bytes += i >= 4;
+        rows[i].tmp_bytes += i >= 5;
+    }
     begin(w, 4, 1000);
     want(w, w->sb);
     await_made(w, 1);
