@@ -285,6 +285,8 @@ int cmd_watch(struct app *app)
             printf("%s is watched already\n", out_path(app->root));
         return EXIT_FINE;
     }
+    /* The parent needs no connection any more, and the child could not share it. */
+    client_free(ptr_take(&app->client));
     (void)fflush(NULL);
     pid_t child = fork();
     if (child < 0) {
@@ -292,8 +294,6 @@ int cmd_watch(struct app *app)
         return app_fail(app, &e);
     }
     if (child == 0) {
-        /* A connection that was opened before the fork belongs to the parent. */
-        app->client = NULL;
         r = detach(app, &e);
         if (r == 0)
             r = app_connect(app, &e);

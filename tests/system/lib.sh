@@ -114,7 +114,7 @@ start_server() {
     SILT_SERVER=$LISTEN URL=http://$LISTEN
 }
 
-ended() { ! kill -0 "$1" 2>/dev/null || [ "$(cut -d' ' -f3 <"/proc/$1/stat" 2>/dev/null)" = Z ]; }
+ended() { ! kill -0 "$1" 2>/dev/null || [ "$(cut -d' ' -f3 "/proc/$1/stat" 2>/dev/null)" = Z ]; }
 
 # Processes of anybody whose command line, working directory or mounts lie in the data directory: the
 # server, its helpers, and containers, since a workspace is mounted into each.
@@ -260,7 +260,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # What a sanitiser says is a failure even if a program went on.
-sanitiser_report() { grep -hE 'Sanitizer|runtime error:' "$SERVER_LOG" "$TMP"/*.err 2>/dev/null; }
+sanitiser_report() { grep -hE -A 15 'ERROR: .*Sanitizer|runtime error:' "$SERVER_LOG" "$TMP"/*.err 2>/dev/null; }
 
 finish() {
     local log
