@@ -214,6 +214,7 @@ int scan_look(
     if (doubled.entries < UINT64_MAX / BUDGET_FACTOR)
         doubled.entries *= BUDGET_FACTOR;
     *ret = (struct scan){.count = 0};
+    workspace_unlock(ws);
     int r = tree_walk(ws->tree, "", visit, &in, e);
     for (int pass = 0; r == 0 && in.locked_count && pass < PASSES_MAX; pass++)
         r = walk_locked(&in, e);

@@ -250,6 +250,17 @@ int workspace_clear_staging(struct workspace *ws, struct err *e)
     return 0;
 }
 
+void workspace_unlock(struct workspace *ws)
+{
+    const struct tree *roots[] = {ws->tree, ws->cache};
+    struct stat st;
+
+    for (size_t i = 0; i < sizeof roots / sizeof roots[0]; i++) {
+        if (fstat(tree_fd(roots[i]), &st) == 0 && (st.st_mode & 07777) != 0700)
+            (void)!tree_chmod_root(roots[i], 0700, NULL);
+    }
+}
+
 int workspace_make_cache(struct workspace *ws, struct err *e)
 {
     static const char *const dirs[] = {"home", "pyc", "go", "npm", "pip"};
@@ -258,6 +269,7 @@ int workspace_make_cache(struct workspace *ws, struct err *e)
 
     if (r < 0)
         return r;
+    workspace_unlock(ws);
     for (size_t i = 0; r == 0 && i < sizeof dirs / sizeof dirs[0]; i++) {
         r = tree_mkdir(ws->cache, dirs[i], 0755, e);
         if (r == -EEXIST)
@@ -317,6 +329,7 @@ static void unlock_parents(struct workspace *ws, const char *path)
     char dir[PATH_BYTES_MAX + 1];
     struct tree_stat st;
 
+    workspace_unlock(ws);
     for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
         size_t len = (size_t)(slash - path);
         if (len >= sizeof dir)

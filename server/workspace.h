@@ -63,6 +63,10 @@ void workspace_free(struct workspace *ws);
 int workspace_destroy(const struct workspaces *all, const char *id, struct err *e) WARN_UNUSED;
 /* Remove everything in staging. */
 int workspace_clear_staging(struct workspace *ws, struct err *e) WARN_UNUSED;
+/* Give the workspace's folder and the cache's the mode 0700 back: a program owns both and may have
+ * locked everybody out, or let other users of the machine in. Called with the sandbox's identity.
+ */
+void workspace_unlock(struct workspace *ws);
 /* Make home/, pyc/ and their like in the cache, which programs may have changed in any way. Called
  * without identity. */
 int workspace_make_cache(struct workspace *ws, struct err *e) WARN_UNUSED;

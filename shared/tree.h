@@ -96,6 +96,8 @@ int tree_symlink(const struct tree *t, const char *target, const char *path, str
  * a symlink, -TREE_NOT_REGULAR for anything else. Works on what has mode 000. Needs /proc before
  * Linux 6.6 (-ENOSYS). */
 int tree_chmod(const struct tree *t, const char *path, uint32_t mode, struct err *e) WARN_UNUSED;
+/* Exactly this mode for the root itself, even while it gives its owner no right at all. */
+int tree_chmod_root(const struct tree *t, uint32_t mode, struct err *e) WARN_UNUSED;
 
 /*
  * Put the staged entry stage_fd/stage_name (a file, symlink or whole directory tree on the same file

@@ -141,6 +141,12 @@ int tree_symlink(const struct tree *t, const char *target, const char *path, str
     return r < 0 ? err_set(e, -r, "make the symlink '%s'", tree_shown(path)) : 0;
 }
 
+int tree_chmod_root(const struct tree *t, uint32_t mode, struct err *e)
+{
+    int r = tree_set_mode(t->fd, mode);
+    return r < 0 ? err_set(e, -r, "change the mode of the root") : 0;
+}
+
 int tree_chmod(const struct tree *t, const char *path, uint32_t mode, struct err *e)
 {
     struct stat st;
