@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "server/store_internal.h"
+
+#include "shared/io.h"
 
 #include "shared/banned.h"
 
@@ -260,7 +264,13 @@ int store_open(const char *path, struct store **ret, struct err *e)
     if (!s)
         return err_set(e, ENOMEM, "open the database");
     (void)pthread_mutex_init(&s->lock, NULL);
-    if (sqlite3_open_v2(path, &s->db,
+    /* What programs printed stands in it. The files beside it take their mode from it. */
+    CLEANUP(fd_closep) int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0 || fchmod(fd, 0600) < 0)
+        r = err_set(e, errno, "make it the server's own");
+    fd_closep(&fd); /* SQLite's locks are the process's: closed later, it would drop them */
+    if (r == 0 &&
+        sqlite3_open_v2(path, &s->db,
             SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW,
             NULL) != SQLITE_OK)
         r = s->db ? store_fail(s, e) : err_set(e, ENOMEM, "open the database");
