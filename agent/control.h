@@ -20,8 +20,6 @@
  * {"op":"status"}
  *     {"pid","server","sandbox","generation","state":"idle"|"sending"|"away","problem":"…" or null,
  *      "watched_directories","polled_directories","pending","files","bytes","since"}
- * {"op":"ignored","path":"a/b"}   {"ignored":true|false,"why":"…"}
- * {"op":"find_ignored","name":"x"} {"paths":[…]}
  * {"op":"stop"}                   {"stopping":true}, then the watcher ends
  */
 #ifndef AGENT_CONTROL_H

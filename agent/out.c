@@ -63,7 +63,7 @@ bool out_ask(const struct app *app, bool unasked, const char *fmt, ...)
 
 void out_json(json_t *object)
 {
-    CLEANUP(freep) char *text = json_dumps(object, JSON_COMPACT);
+    CLEANUP(freep) char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(12));
 
     json_decref(object);
     if (text)

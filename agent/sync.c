@@ -429,9 +429,9 @@ void sync_totals(const struct sync *s, struct sync_totals *ret)
 {
     *ret = s->totals;
     ret->generation = index_state(s->index)->generation;
-    ret->elapsed_ms = (double)(io_now_ns() - s->started_ns) / 1e6;
-    ret->scan_ms = (double)s->scan_ns / 1e6;
-    ret->send_ms = (double)s->send_ns / 1e6;
+    ret->elapsed_ms = (double)((io_now_ns() - s->started_ns) / 1000) / 1e3;
+    ret->scan_ms = (double)(s->scan_ns / 1000) / 1e3;
+    ret->send_ms = (double)(s->send_ns / 1000) / 1e3;
 }
 
 void sync_totals_reset(struct sync *s)

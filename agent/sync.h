@@ -87,14 +87,6 @@ int sync_push(struct sync *s, struct err *e) WARN_UNUSED;
 void sync_totals(const struct sync *s, struct sync_totals *ret);
 void sync_totals_reset(struct sync *s);
 
-/* Why is this path not synced: the rule, its file and line in a sentence, into b; returns false
- * (and nothing in b) if it is synced. */
-bool sync_ignored(struct sync *s, const char *path, struct buf *b);
-/* Paths that exist here but are ignored and whose last component (without extension) is `name`, or
- * whose path is `name`: for "module not found, but it is here and ignored". malloc'd; count ≤ max.
- */
-size_t sync_find_ignored(struct sync *s, const char *name, char *ret[], size_t max);
-
 /* How many files and bytes a first sync would send (before anything is linked): uses the rules of
  * root only. */
 int sync_survey(const char *root, uint64_t *ret_files, uint64_t *ret_bytes, char *left_out,

@@ -27,7 +27,7 @@ static bool kind_of(const json_t *item, enum tree_kind *ret)
         const char *name;
         enum tree_kind kind;
     } names[] = {
-        {"file", TREE_FILE}, {"dir", TREE_DIR}, {"directory", TREE_DIR}, {"symlink", TREE_SYMLINK}};
+        {"file", TREE_FILE}, {"dir", TREE_DIR}, {"symlink", TREE_SYMLINK}};
     const char *name = json_string_value(json_object_get(item, "kind"));
     if (!name)
         name = json_string_value(json_object_get(item, "type"));

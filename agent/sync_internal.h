@@ -9,7 +9,7 @@
  *     sync_send.c   sets in flight, their answers
  *     sync_base.c   first contact, another epoch, repair after a refusal
  *     sync_sig.c    signatures of what was sent, made while there is time
- *     sync_why.c    what is left out, and why
+ *     sync_survey.c before a first sync: what would be sent
  *     sync_watch.c  the watcher's loop
  */
 #ifndef AGENT_SYNC_INTERNAL_H

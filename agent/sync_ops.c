@@ -441,8 +441,6 @@ static int add_file(struct emit *m)
     return add_large(m, &fd);
 }
 
-/* ---- one item */
-
 static int add_gone(struct emit *m)
 {
     struct tree_stat st;
@@ -494,10 +492,6 @@ int sync_ops_add(struct sync *s, struct sync_set *set, const struct sync_item *i
     if (item->kind == SCAN_GONE)
         return add_gone(&m);
     /* Most are files, and opening one tells everything. */
-    if (item->was == TREE_FILE) {
-        int r = add_file(&m);
-        if (!is_no_file(r))
-            return r;
-    }
-    return add_whatever(&m);
+    int r = item->was == TREE_FILE ? add_file(&m) : -ENOENT;
+    return is_no_file(r) ? add_whatever(&m) : r;
 }

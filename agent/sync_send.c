@@ -132,8 +132,6 @@ static void refused(struct sync *s, const struct client_response *response, cons
     if (e->refusal == PROTO_SEQ_CONFLICT)
         s->renumber = true;
     json_t *conflicts = json_object_get(response->error_details, "conflicts");
-    if (!conflicts)
-        conflicts = json_object_get(response->error_details, "paths");
     /* A list that was cut short teaches less than asking for everything once. */
     if (trouble == SYNC_REPAIR &&
         (!json_is_array(conflicts) || json_array_size(conflicts) >= CONFLICTS_LISTED))

@@ -18,7 +18,6 @@
 #define SYNC_DEFAULT_MS 600000
 #define WAIT_MAX_MS 86400000
 #define PENDING_LISTED 20
-#define FOUND_LISTED 20
 
 /* ---- waiting commands */
 
@@ -206,33 +205,6 @@ static void do_status(struct sync_loop *l, uint64_t peer, const json_t *request)
     control_answer(l->control, peer, answer);
 }
 
-static void do_ignored(struct sync_loop *l, uint64_t peer, const json_t *request)
-{
-    const char *path = json_string_value(json_object_get(request, "path"));
-    CLEANUP(buf_release) struct buf why;
-    buf_init(&why, 64 * 1024);
-    if (!path || path_check(path, strlen(path)) != PATH_FINE) {
-        control_answer_error(l->control, peer, EINVAL, "'path' must be a path inside the project");
-        return;
-    }
-    bool ignored = sync_ignored(l->s, path, &why);
-    control_answer(
-        l->control, peer, json_pack("{s:b,s:s}", "ignored", ignored, "why", buf_str(&why)));
-}
-
-static void do_find_ignored(struct sync_loop *l, uint64_t peer, const json_t *request)
-{
-    const char *name = json_string_value(json_object_get(request, "name"));
-    char *found[FOUND_LISTED];
-    size_t count = name ? sync_find_ignored(l->s, name, found, FOUND_LISTED) : 0;
-    json_t *paths = json_array();
-    for (size_t i = 0; i < count; i++) {
-        (void)json_array_append_new(paths, json_string(found[i]));
-        free(found[i]);
-    }
-    control_answer(l->control, peer, json_pack("{s:o}", "paths", paths));
-}
-
 static void do_stop(struct sync_loop *l, uint64_t peer, const json_t *request)
 {
     (void)request;
@@ -249,8 +221,6 @@ static const struct request_row request_rows[] = {
     {"flush", do_flush},
     {"sync", do_sync},
     {"status", do_status},
-    {"ignored", do_ignored},
-    {"find_ignored", do_find_ignored},
     {"stop", do_stop},
 };
 

@@ -126,7 +126,7 @@ struct fake_work {
 static json_t *fake_describe(const struct fake_entry *entry, const char *path)
 {
     static const char *const kinds[] = {
-        [TREE_FILE] = "file", [TREE_DIR] = "directory", [TREE_SYMLINK] = "symlink"};
+        [TREE_FILE] = "file", [TREE_DIR] = "dir", [TREE_SYMLINK] = "symlink"};
     char text[HASH_TEXT_BYTES];
     if (!entry)
         return json_pack("{s:s,s:b}", "path", path, "exists", 0);
@@ -555,7 +555,7 @@ static void *fake_accept(void *arg)
     return NULL;
 }
 
-static struct fake *fake_start(void)
+static __attribute__((unused)) struct fake *fake_start(void)
 {
     struct fake *f = calloc(1, sizeof(*f));
     struct sockaddr_in sin = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -574,7 +574,7 @@ static struct fake *fake_start(void)
 }
 
 /* The client must be gone: its connections end their threads. */
-static void fake_stop(struct fake *f)
+static __attribute__((unused)) void fake_stop(struct fake *f)
 {
     (void)shutdown(f->listen_fd, SHUT_RDWR);
     (void)pthread_join(f->thread, NULL);

@@ -7,6 +7,8 @@
 #include "server/warm.h"
 #include "shared/io.h"
 
+#include "shared/banned.h"
+
 struct world {
     struct fixture *f;
     struct store *store;
