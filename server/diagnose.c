@@ -40,6 +40,8 @@ struct rule {
 static const struct rule rules[] = {
     {"missing_module", "python", "ModuleNotFoundError: No module named", "'", "'",
         "Python found no module '%s'.", MODULE_HINT},
+    {"missing_module", "python", "ImportError: cannot import name", "'", "'",
+        "Python found no '%s' in the package it was asked of.", MODULE_HINT},
     {"missing_module", "node", "Cannot find module", "'", "'", "Node found no module '%s'.",
         MODULE_HINT},
     {"missing_module", "node", "Cannot find package", "'", "'",

@@ -28,6 +28,9 @@ static const struct {
         "   import numpy\n"
         "ModuleNotFoundError: No module named 'numpy'\n",
         1, 0, false, false, "missing_module", "numpy", "src/a.py", 3},
+    /* … also where its package was found */
+    {"python", "ImportError: cannot import name 'made' from 'src' (unknown location)\n", 1, 0,
+        false, false, "missing_module", "made", "", 0},
     /* a place outside the workspace is not the user's */
     {"python", "  File \"/usr/lib/python3.11/x.py\", line 3, in f\nMemoryError\n", 1, 0, false,
         false, "out_of_memory", "", "", 0},
