@@ -6,7 +6,8 @@
  *
  * The program has the same uid and is hostile. Process 1 is out of its reach because it is not
  * dumpable (no ptrace, /proc/1/mem, /proc/1/fd, pidfd_getfd), has no signal handler (what comes
- * from inside its own pid namespace is dropped), and prlimit(2) on another process is filtered.
+ * from inside its own pid namespace is dropped), and calls that would change another process's
+ * limits, or process 1's priority, scheduling or processors, are filtered.
  */
 #include "server/init.h"
 
@@ -14,6 +15,7 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/ioprio.h>
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
@@ -127,6 +129,26 @@ static const struct sock_filter argument_rules[] = {
     IF_EQUAL(SYS_prlimit64, 0, 4),
     LOAD(ARG(0)),
     IF_EQUAL(0, 1, 0),
+    FAIL(EPERM),
+    ALLOW,
+    /* nor may it slow process 1 down, bind it to a processor or make it wait for one */
+    IF_EQUAL(SYS_sched_setscheduler, 3, 0),
+    IF_EQUAL(SYS_sched_setparam, 2, 0),
+    IF_EQUAL(SYS_sched_setattr, 1, 0),
+    IF_EQUAL(SYS_sched_setaffinity, 0, 4),
+    LOAD(ARG(0)),
+    IF_EQUAL(1, 0, 1),
+    FAIL(EPERM),
+    ALLOW,
+    /* the same by priority; a whole group or user may include process 1 */
+    IF_EQUAL(SYS_setpriority, 0, 2),
+    LOAD(ARG(0)),
+    IF_EQUAL(PRIO_PROCESS, 3, 5),
+    IF_EQUAL(SYS_ioprio_set, 0, 6),
+    LOAD(ARG(0)),
+    IF_EQUAL(IOPRIO_WHO_PROCESS, 0, 2),
+    LOAD(ARG(1)),
+    IF_EQUAL(1, 0, 1),
     FAIL(EPERM),
     ALLOW,
     /* typing into a terminal that others read */

@@ -50,6 +50,40 @@ static void test_init_cannot_be_robbed(void **state)
         "EPERM\nEPERM\n['EPERM', 'EPERM', 'EPERM', 'EPERM', 'EPERM']\nEPERM\nEPERM\n");
 }
 
+/* Starved or made to wait, process 1 would no longer end what it should; a program may slow only
+ * itself down, by the number 0 or its own. */
+static void test_init_cannot_be_slowed(void **state)
+{
+    expect(*state,
+        CALL
+        "x86 = platform.machine() == 'x86_64'\n"
+        "ioprio, setattr = (251, 314) if x86 else (30, 274)\n"
+        "IDLE = 3 << 13\n"
+        /* struct sched_attr: its size; keep the policy and its parameters */
+        "attr = ctypes.create_string_buffer((48 | 0x18 << 64).to_bytes(48, 'little'), 48)\n"
+        "at = ctypes.addressof(attr)\n"
+        "own = os.sched_getaffinity(0)\n"
+        "idle = os.sched_param(0)\n"
+        "def t(f, *a):\n"
+        "    try: return E(f(*a) or 0)\n"
+        "    except OSError as e: return E(-e.errno)\n"
+        "def all(pid): return [t(*x) for x in ((os.setpriority, os.PRIO_PROCESS, pid, 5),\n"
+        "    (call, ioprio, 1, pid, IDLE), (call, setattr, pid, at, 0),\n"
+        "    (os.sched_setparam, pid, idle), (os.sched_setaffinity, pid, own),\n"
+        "    (os.sched_setscheduler, pid, os.SCHED_IDLE, idle))]\n"
+        "print(*all(1))\n"
+        "print(*[t(os.setpriority, w, n, 6) for w, n in ((os.PRIO_PGRP, 0), (os.PRIO_PGRP, 1),\n"
+        "    (os.PRIO_USER, 0), (os.PRIO_USER, os.getuid()), (-1, 0))])\n"
+        "print(*[t(call, ioprio, w, n, IDLE) for w, n in ((2, 0), (2, 1), (3, 0),\n"
+        "    (3, os.getuid()))])\n"
+        "print(os.getpriority(os.PRIO_PROCESS, 1), os.sched_getscheduler(1))\n"
+        "print(os.nice(1))\n"
+        "print(*all(0))\n"
+        "print(*all(os.getpid()))\n",
+        "EPERM EPERM EPERM EPERM EPERM EPERM\nEPERM EPERM EPERM EPERM EPERM\n"
+        "EPERM EPERM EPERM EPERM\n0 0\n1\n0 0 0 0 0 0\n0 0 0 0 0 0\n");
+}
+
 static void test_init_cannot_be_signalled(void **state)
 {
     static struct run r;
@@ -275,6 +309,7 @@ static int tests(void)
 {
     const struct CMUnitTest all[] = {
         cmocka_unit_test(test_init_cannot_be_robbed),
+        cmocka_unit_test(test_init_cannot_be_slowed),
         cmocka_unit_test(test_init_cannot_be_signalled),
         cmocka_unit_test(test_no_descriptor_leaks),
         cmocka_unit_test(test_no_privileges),
