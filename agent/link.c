@@ -120,6 +120,13 @@ int link_save(const struct link *l, struct err *e)
         return err_set(e, ENOMEM, "write the link");
     if (mkdir(dir, 0700) < 0 && errno != EEXIST)
         return err_set(e, errno, "make the folder '%s'", dir);
+    /* A symlink that came with the project must not lead our files elsewhere. */
+    struct stat st;
+    if (lstat(dir, &st) < 0)
+        return err_set(e, errno, "look at '%s'", dir);
+    if (!S_ISDIR(st.st_mode))
+        return err_say(
+            e, ENOTDIR, "%s is not a folder: remove it, silt keeps its own things there", dir);
     int r = io_write_file(ignore, "*\n", 2, 0644, e);
     if (r == 0)
         r = io_write_file(path, text, strlen(text), 0600, e);

@@ -37,7 +37,7 @@ void out_note(const struct app *app, const char *fmt, ...)
     va_start(ap, fmt);
     (void)vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    fprintf(stderr, "%ssilt: %s%s\n", coloured() ? DIM : "", text, coloured() ? PLAIN : "");
+    fprintf(stderr, "%ssilt: %s%s\n", coloured() ? DIM : "", out_path(text), coloured() ? PLAIN : "");
 }
 
 bool out_ask(const struct app *app, bool unasked, const char *fmt, ...)

@@ -181,6 +181,7 @@ int exec_submit(struct exec *x, struct sandbox *sb, struct exec_request *request
         return r;
     }
     run->req = *request;
+    exec_request_display(request, run->facts.display, sizeof(run->facts.display));
     run->facts.image = run->req.image;
     run->facts.limits = run->req.limits;
     run->facts.labels = run->req.labels ? json_incref(run->req.labels) : NULL;

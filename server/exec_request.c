@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "shared/path.h"
+#include "shared/text.h"
 
 #include "server/body.h"
 
@@ -247,4 +248,31 @@ void exec_request_release(struct exec_request *r)
     json_decref(r->changes);
     json_decref(r->labels);
     *r = (struct exec_request){.language = NULL};
+}
+
+static bool add_word(struct buf *b, const char *word)
+{
+    return (b->len == 0 || buf_addc(b, ' ') == 0) && text_add_escaped(b, word) == 0;
+}
+
+void exec_request_display(const struct exec_request *r, char *out, size_t out_size)
+{
+    struct buf b;
+    bool room = true;
+
+    buf_init(&b, 8 * 1024);
+    if (r->what == EXEC_CODE)
+        room = add_word(&b, "(code)");
+    else if (r->what != EXEC_ARGV)
+        room = add_word(&b, r->text);
+    for (size_t i = 0; room && r->what == EXEC_ARGV && r->argv[i]; i++)
+        room = add_word(&b, r->argv[i]);
+    for (size_t i = 0; room && r->args && r->args[i]; i++)
+        room = add_word(&b, r->args[i]);
+    /* A character that the end cuts in two is left out: the text goes into JSON. */
+    size_t len = b.len < out_size ? b.len : text_utf8_whole(b.data, out_size - 1);
+    if (len)
+        memcpy(out, b.data, len);
+    out[len] = '\0';
+    buf_release(&b);
 }

@@ -59,4 +59,7 @@ int exec_request_parse(json_t *body, const struct exec_base *base, struct exec_r
     struct err *e) WARN_UNUSED;
 void exec_request_release(struct exec_request *r);
 
+/* What is asked for, in one readable line for lists; cut where out ends. */
+void exec_request_display(const struct exec_request *r, char *out, size_t out_size);
+
 #endif

@@ -222,6 +222,7 @@ json_t *run_json(const struct run_facts *f, const struct run_log_stats *stats)
     if (!o)
         return NULL;
     put_outcome(o, f, &ok);
+    put(o, "display", json_string(f->display), &ok);
     put(o, "stdout_bytes", number(stats->bytes[RUN_STDOUT]), &ok);
     put(o, "stderr_bytes", number(stats->bytes[RUN_STDERR]), &ok);
     put(o, "stdout_truncated", json_boolean(stats->truncated[RUN_STDOUT]), &ok);

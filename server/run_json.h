@@ -32,6 +32,7 @@ enum run_status {
 struct run_facts {
     char id[40], sandbox[SANDBOX_ID_BYTES];
     enum run_status status;
+    char display[200]; /* what was run, readable, for lists: "main.py", "python3 -m pytest" */
     bool exited;   /* exit_code or signal is known */
     int exit_code; /* valid if signal is 0 */
     int signal;

@@ -37,6 +37,35 @@ static int parse(const char *text, const char *language, struct exec_request *re
     return r;
 }
 
+static void test_display(void **state)
+{
+    static const struct {
+        const char *body, *shown;
+        size_t room;
+    } rows[] = {
+        {"{\"filename\":\"a/main.py\",\"args\":[\"-v\",\"x\"]}", "a/main.py -v x", 200},
+        {"{\"command\":[\"python3\",\"-m\",\"pytest\"]}", "python3 -m pytest", 200},
+        {"{\"command\":\"make | tail\"}", "make | tail", 200},
+        {"{\"code\":\"print(1)\"}", "(code)", 200},
+        /* what a terminal would act on */
+        {"{\"command\":[\"a\\u001b[2Jb\"]}", "a\\x1B[2Jb", 200},
+        /* no half character at the end */
+        {"{\"command\":[\"abä\"]}", "ab", 4},
+        {"{\"command\":[\"abä\"]}", "abä", 5},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct exec_request r;
+        struct err e = ERR_INIT;
+        char shown[200];
+        assert_int_equal(parse(rows[i].body, "python", &r, &e), 0);
+        exec_request_display(&r, shown, rows[i].room);
+        if (strcasecmp(shown, rows[i].shown) != 0)
+            fail_msg("row %zu: '%s'", i, shown);
+        exec_request_release(&r);
+    }
+}
+
 static void test_refused(void **state)
 {
     static const struct {
@@ -172,6 +201,7 @@ static void test_merged(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_display),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_code_without_language),
         cmocka_unit_test(test_paths),
