@@ -101,27 +101,56 @@ void api_reply(struct call *call, int status, json_t *object)
     api_reply_to(call->req, status, object);
 }
 
-/* What an error of the system means to a client. */
-static enum proto_error code_of(const struct err *e)
+struct meaning {
+    int code;
+    enum proto_error error;
+};
+
+static enum proto_error look_up(const struct meaning *rows, size_t count, int code)
 {
-    static const struct {
-        int code;
-        enum proto_error error;
-    } rows[] = {{ENOSPC, PROTO_NO_SPACE}, {EDQUOT, PROTO_NO_SPACE}, {EFBIG, PROTO_TOO_LARGE},
-        {ETIMEDOUT, PROTO_TIMEOUT}, {EBADMSG, PROTO_BAD_REQUEST}, {ECONNRESET, PROTO_BAD_REQUEST}};
-    if (e->refusal != PROTO_OK)
-        return e->refusal;
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        if (rows[i].code == e->code)
+    for (size_t i = 0; i < count; i++) {
+        if (rows[i].code == code)
             return rows[i].error;
     }
     return PROTO_INTERNAL;
 }
 
+/* Is the request about what lies in a workspace, where programs may swap names at any time? */
+static bool meets_programs(const struct http_request *req)
+{
+    static const char *const places[] = {
+        S "/{id}/files", S "/{id}/files/{path...}", S "/{id}/signature", S "/{id}/changes"};
+    const struct call *call = http_note(req);
+    const char *pattern = call && call->route ? call->route->pattern : "";
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        if (strcmp(places[i], pattern) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* What an error of the system means to a client. */
+static enum proto_error code_of(const struct http_request *req, const struct err *e)
+{
+    static const struct meaning always[] = {{ENOSPC, PROTO_NO_SPACE}, {EDQUOT, PROTO_NO_SPACE},
+        {EFBIG, PROTO_TOO_LARGE}, {ETIMEDOUT, PROTO_TIMEOUT}, {EBADMSG, PROTO_BAD_REQUEST},
+        {ECONNRESET, PROTO_BAD_REQUEST}};
+    /* A name was there when it was looked up, and then something else was. */
+    static const struct meaning swapped[] = {{ENOENT, PROTO_FILE_NOT_FOUND},
+        {EISDIR, PROTO_PATH_CONFLICT}, {ENOTDIR, PROTO_PATH_CONFLICT}, {ELOOP, PROTO_PATH_CONFLICT},
+        {EAGAIN, PROTO_BUSY}, {EBUSY, PROTO_BUSY}};
+    if (e->refusal != PROTO_OK)
+        return e->refusal;
+    enum proto_error found = look_up(always, sizeof(always) / sizeof(always[0]), e->code);
+    if (found == PROTO_INTERNAL && meets_programs(req))
+        found = look_up(swapped, sizeof(swapped) / sizeof(swapped[0]), e->code);
+    return found;
+}
+
 void api_fail(struct http_request *req, const struct err *e, json_t *details)
 {
     struct err told = *e;
-    told.refusal = code_of(e);
+    told.refusal = code_of(req, e);
     if (told.refusal == PROTO_INTERNAL || told.refusal == PROTO_NO_SPACE)
         log_error("%s: %s", http_id(req), e->msg);
     json_t *error = run_json_error(&told);

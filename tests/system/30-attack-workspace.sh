@@ -24,7 +24,7 @@ libc = ctypes.CDLL(None)
 out = "$OUTSIDE"
 links = {"d1": out, "e1": out, "f1": out + "/file", "up": "../" * 12 + out[1:], "root": "/proc/self/root"}
 def again():
-    for n in ("d", "d/e", ".x"):
+    for n in ("d", "d/e", ".x", ".x/dir"):
         try: os.makedirs(n)
         except OSError: pass
     for n in ("leaf", "d/e/file", "d/file"):
@@ -38,7 +38,7 @@ print("go", flush=True)
 for i in range(1 << 40):
     if i % 32 == 0: again()
     swap("d", ".x/d1"); swap("leaf", ".x/f1"); swap("d/e", ".x/e1"); swap("d/e/file", ".x/f1")
-    swap("d", ".x/up"); swap("d", ".x/root")
+    swap("d", ".x/up"); swap("d", ".x/root"); swap("leaf", ".x/dir"); swap("d/file", "leaf")
 P
 rest PUT "/v1/sandboxes/$SB/files/swap.py" --data-binary @"$TMP/swap.py" >/dev/null
 run '{"filename":"swap.py","detach":true,"limits":{"wall_ms":50000}}'
@@ -67,6 +67,8 @@ assail 6 "$TMP/answers.2"
 wait "$FIRST"
 check '[35] nothing outside was read' not grep -q SECRET "$TMP/answers.1" "$TMP/answers.2"
 same '[1][2][3] nothing outside was touched' "$BEFORE" "$(outside)"
+same '[3] a swapped name is no failure of the server' '' \
+    "$(grep -haoE '"code": *"internal".{0,200}' "$TMP/answers.1" "$TMP/answers.2" | head -n 3)"
 call DELETE "/v1/sandboxes/$SB"
 expect '[31] a sandbox is deleted while its program swaps' 204
 same '[31] and nothing outside with it' "$BEFORE" "$(outside)"
