@@ -226,8 +226,11 @@ static int add_unseen(struct scanner *s, const char *top)
         qsort(s->seen, s->seen_count, sizeof(const struct manifest_entry *), by_address);
     for (size_t i = s->sorted_count; i-- > 0;) {
         const struct manifest_entry *entry = s->sorted[i];
-        if (!path_beneath(top, entry->path) || was_seen(s, entry) || is_faulty(s, entry->path))
+        if (!entry || !path_beneath(top, entry->path) || was_seen(s, entry) ||
+            is_faulty(s, entry->path))
             continue;
+        /* Once: a folder that vanishes while its parts are scanned is met by each of them. */
+        s->sorted[i] = NULL;
         if (add_item(s, why_unseen(s, entry), entry->path, NULL) < 0)
             return s->failed;
     }
@@ -323,18 +326,31 @@ static int scan_one(struct scanner *s, const char *path, struct err *e)
     return s->failed;
 }
 
-static int by_path(const void *a, const void *b)
+/* The end, then '/', then bytes as they are. */
+static int by_path_rank(unsigned char c)
 {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
+    return c == '\0' ? 0 : c == '/' ? 1 : c + 1;
 }
 
-/* A rule file means its folder. */
-static char *scope_of(const char *path)
+/* Byte order with '/' first: what lies beneath a scope follows it at once. */
+static int by_path(const void *a, const void *b)
+{
+    const unsigned char *x = *(const unsigned char *const *)a,
+                        *y = *(const unsigned char *const *)b;
+    while (*x && *x == *y)
+        x++, y++;
+    return by_path_rank(*x) - by_path_rank(*y);
+}
+
+/* A rule file means its folder; what is gone with a folder means that folder, once. */
+static char *scope_of(const struct scanner *s, const char *path)
 {
     const char *name = path_base(path);
+    struct tree_stat st;
     if (strcmp(name, IGNORE_GITIGNORE) == 0 || strcmp(name, IGNORE_SILTIGNORE) == 0)
         return strndup(path, path_parent_len(path));
-    return strdup(path);
+    size_t missing = missing_len(s, path, &st);
+    return missing ? strndup(path, missing) : strdup(path);
 }
 
 static int scan_scopes(
@@ -343,7 +359,6 @@ static int scan_scopes(
     CLEANUP(scanner_release) struct scanner s = {.config = config, .out = ret};
     const char *done = NULL;
     for (size_t i = 0; i < count; i++) {
-        /* Sorted: what lies beneath a scope follows it, though not at once. */
         if (done && path_beneath(done, scopes[i]))
             continue;
         done = scopes[i];
@@ -361,8 +376,9 @@ int scan_paths(const struct scan_config *config, const char *const *paths, size_
     char **scopes = calloc(count + 1, sizeof(*scopes));
     size_t n = 0;
     bool all = false;
-    while (scopes && n < count && (scopes[n] = scope_of(paths[n])) != NULL)
-        all = all || *scopes[n++] == '\0';
+    const struct scanner look = {.config = config};
+    for (; scopes && n < count && (scopes[n] = scope_of(&look, paths[n])) != NULL; n++)
+        all = all || *scopes[n] == '\0';
     int r = 0;
     if (n < count)
         r = err_set(e, ENOMEM, "scan what changed");

@@ -28,6 +28,7 @@ struct settle {
 
 static const uint64_t wait_us[] = {
     [SETTLE_WRITTEN] = 0,
+    [SETTLE_NEW] = SETTLE_NEW_US,
     [SETTLE_ARRIVED] = 0,
     [SETTLE_MODIFIED] = SETTLE_QUIET_US,
     [SETTLE_GONE] = SETTLE_GONE_US,

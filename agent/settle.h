@@ -4,6 +4,7 @@
  * is, it says which paths are due. Times are microseconds of any clock that does not go back.
  *
  *     closed after writing, moved here    at once: whoever saved is done (leading edge)
+ *     … under a name that was not known   after 5 ms: it may be a temporary that is renamed at once
  *     written to and still open           after 30 ms without a further write
  *     deleted                             after 10 ms, for it is often written anew at once
  *     moved away                          when its other half arrives, or after 50 ms
@@ -19,6 +20,7 @@
 #include "shared/cleanup.h"
 
 #define SETTLE_QUIET_US 30000
+#define SETTLE_NEW_US 5000
 #define SETTLE_GONE_US 10000
 #define SETTLE_PAIR_US 50000
 #define SETTLE_CAP_US 150000
@@ -27,6 +29,7 @@
 
 enum settle_hint {
     SETTLE_WRITTEN,  /* complete: closed after writing, a symlink, a changed mode */
+    SETTLE_NEW,      /* complete, as WRITTEN, but its name was not known before */
     SETTLE_ARRIVED,  /* moved here */
     SETTLE_MODIFIED, /* changed, but maybe not for the last time */
     SETTLE_GONE,     /* deleted */

@@ -172,6 +172,7 @@ static void set_done(void *ctx, int result, struct client_response *response, co
     struct sync_set *set = ctx;
     struct sync *s = set->sync;
     struct err late = ERR_INIT;
+    int r;
     set->call = NULL;
     s->totals.bytes_sent += response->bytes_sent;
     s->totals.bytes_received += response->bytes_received;
@@ -200,8 +201,12 @@ static void set_done(void *ctx, int result, struct client_response *response, co
             fail(s, SYNC_FATAL, &late);
         buf_reset(&s->deferred);
     }
-    /* The next set goes out from here, whoever drives the client: a run may wait for it. */
-    if (sync_pump(s, &late) < 0)
+    /* The next set goes out from here, whoever drives the client: a run may wait for it. One in
+     * which nothing is left to send goes nowhere, so the one behind it is due as well. */
+    do
+        r = sync_pump(s, &late);
+    while (r == 0 && s->flying_count == 0 && sync_can_send(s));
+    if (r < 0)
         fail(s, SYNC_FATAL, &late);
 }
 
@@ -296,5 +301,7 @@ int sync_resend(struct sync *s, struct err *e)
         if (!set->call)
             r = start(s, set, e);
     }
-    return r < 0 ? r : sync_pump(s, e);
+    while (r == 0 && sync_can_send(s))
+        r = sync_pump(s, e);
+    return r;
 }

@@ -95,6 +95,9 @@ static void on_path(struct sync_loop *l, const struct watch_event *event)
     /* After a problem (an emptied project) it is not known any more what is unsent. */
     if (is_rule_file(event->path) || l->problem[0])
         l->rescan = true;
+    /* sed -i and its like write beside the file and rename: the other name is nobody's business. */
+    if (event->kind == WATCH_WRITTEN && !known)
+        fed.hint = SETTLE_NEW;
     if (event->kind == WATCH_LEFT && known)
         fed.ino = known->ino;
     if (event->kind == WATCH_ARRIVED && tree_stat(l->s->tree, event->path, &st, NULL) == 0)

@@ -30,6 +30,7 @@ struct settle_case {
 
 static const struct settle_case cases[] = {
     {"a save is due at once", {{100, {"a", SETTLE_WRITTEN, 0, 0}}}, "a", 100},
+    {"a file of a new name has to stay for a moment", {{100, {"a", SETTLE_NEW, 0, 0}}}, "a", 5100},
     {"so is what was moved here", {{100, {"a", SETTLE_ARRIVED, 7, 9}}}, "a", 100},
     {"a write without close waits for quiet", {{100, {"a", SETTLE_MODIFIED, 0, 0}}}, "a", 30100},
     {"a further write waits again",
