@@ -32,7 +32,8 @@ endif
 
 SHARED := $(wildcard shared/*.c)
 AGENT := $(wildcard agent/*.c)
-SERVER := $(filter-out server/init.c,$(wildcard server/*.c))
+INIT := $(wildcard server/init*.c)
+SERVER := $(filter-out $(INIT),$(wildcard server/*.c))
 UNIT := $(wildcard tests/unit/t_*.c)
 FUZZ := $(wildcard tests/fuzz/f_*.c)
 
@@ -52,9 +53,9 @@ $(BUILD)/siltd: $(call obj,$(SERVER) $(SHARED))
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_SILTD)
 
 # silt-init runs inside containers whose root may hold no library at all: static, no sanitiser.
-$(BUILD)/silt-init: server/init.c server/init.h
+$(BUILD)/silt-init: $(INIT) $(wildcard server/init*.h)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -std=gnu11 -Os $(WARN) -fvisibility=hidden -static -s -o $@ $<
+	$(CC) $(CPPFLAGS) -std=gnu11 -Os $(WARN) -fvisibility=hidden -static -s -o $@ $(INIT)
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
