@@ -167,11 +167,12 @@ static bool is_alive(const struct container *c)
 static bool make_room(struct warm *w)
 {
     struct spot *oldest = NULL;
-    uint64_t limit_ns = io_now_ns() - w->config.protected_ms * MS;
+    uint64_t now = io_now_ns(), protected_ns = w->config.protected_ms * MS;
     if (w->taken_places < w->config.max)
         return true;
     for (struct spot *s = w->spots; s; s = s->hh.next) {
-        if (s->state == SPOT_WAITING && s->used_ns <= limit_ns &&
+        /* Added, not subtracted: the clock starts with the machine. */
+        if (s->state == SPOT_WAITING && s->used_ns + protected_ns <= now &&
             (!oldest || s->used_ns < oldest->used_ns))
             oldest = s;
     }
