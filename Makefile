@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 SAN ?=
 
 VERSION := 0.1.0
-PKGS_SILT := libcurl jansson libxxhash libzstd
+PKGS_SILT := jansson libxxhash libzstd
 PKGS_SILTD := libmicrohttpd jansson libxxhash libzstd sqlite3
 
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla \

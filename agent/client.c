@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "agent/client.h"
 
-#include <curl/curl.h>
 #include <errno.h>
 #include <string.h>
 #include <strings.h>
@@ -13,10 +12,11 @@
 
 #define CONNECT_TIMEOUT_MS 5000
 #define UPLOAD_BUFFER_BYTES (256L * 1024)
-#define EXTRA_FDS_MAX 64
+#define EXTRA_FDS_MAX 96
 
 struct client {
-    CURLM *multi;
+    struct client_curl curl;
+    CURLM *multi; /* NULL until the first request */
     char *server;
     char *token_header; /* "Authorization: Bearer …" or NULL */
     struct client_call *under_way;
@@ -53,15 +53,10 @@ int client_new(const struct client_config *config, struct client **ret, struct e
         free(c);
         return err_say(e, EINVAL, "the token in SILT_TOKEN holds a line break");
     }
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
-        free(c);
-        return err_say(e, EIO, "libcurl cannot be initialised");
-    }
-    c->multi = curl_multi_init();
     c->server = normalise(config->server);
     if (config->token && asprintf(&c->token_header, "Authorization: Bearer %s", config->token) < 0)
         c->token_header = NULL;
-    if (!c->multi || !c->server || (config->token && !c->token_header)) {
+    if (!c->server || (config->token && !c->token_header)) {
         client_free(c);
         return err_set(e, ENOMEM, "start the HTTP client");
     }
@@ -75,12 +70,24 @@ void client_free(struct client *c)
         return;
     while (c->under_way)
         client_abort(c, c->under_way);
-    if (c->multi)
-        curl_multi_cleanup(c->multi);
+    if (c->multi) {
+        (void)c->curl.multi_cleanup(c->multi);
+        c->curl.global_cleanup();
+    }
     free(c->server);
     free(c->token_header);
     free(c);
-    curl_global_cleanup();
+}
+
+/* Most commands that a watcher serves never come here. */
+static int load(struct client *c, struct err *e)
+{
+    bool tls = strncasecmp(c->server, "http://", 7) != 0;
+    int r = c->multi ? 0 : client_curl_load(&c->curl, tls, e);
+
+    if (r == 0 && !c->multi && !(c->multi = c->curl.multi_init()))
+        r = err_set(e, ENOMEM, "start the HTTP client");
+    return r;
 }
 
 const char *client_server(const struct client *c)
@@ -90,7 +97,7 @@ const char *client_server(const struct client *c)
 
 static bool add_header(struct client_call *call, const char *line)
 {
-    struct curl_slist *longer = curl_slist_append(call->headers, line);
+    struct curl_slist *longer = call->curl->slist_append(call->headers, line);
 
     if (longer)
         call->headers = longer;
@@ -131,58 +138,63 @@ static bool build_headers(const struct client *c, struct client_call *call)
 static void set_body(struct client_call *call)
 {
     const struct client_request *req = &call->req;
+    const struct client_curl *curl = call->curl;
     CURL *easy = call->easy;
     curl_off_t len = req->read_body ? -1 : (curl_off_t)req->body_len;
 
     if (!req->read_body && req->body_len == 0) {
         if (strcmp(req->method, "HEAD") == 0)
-            (void)curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+            (void)curl->easy_setopt(easy, CURLOPT_NOBODY, 1L);
         else if (strcmp(req->method, "POST") == 0)
-            (void)curl_easy_setopt(easy, CURLOPT_POSTFIELDS, "");
+            (void)curl->easy_setopt(easy, CURLOPT_POSTFIELDS, "");
         return;
     }
     if (req->read_body && req->stream_len != UINT64_MAX)
         len = (curl_off_t)req->stream_len;
-    (void)curl_easy_setopt(easy, CURLOPT_POST, 1L);
-    (void)curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, len);
-    (void)curl_easy_setopt(easy, CURLOPT_READFUNCTION, client_call_read);
-    (void)curl_easy_setopt(easy, CURLOPT_READDATA, call);
-    (void)curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, client_call_seek);
-    (void)curl_easy_setopt(easy, CURLOPT_SEEKDATA, call);
-    (void)curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, UPLOAD_BUFFER_BYTES);
+    (void)curl->easy_setopt(easy, CURLOPT_POST, 1L);
+    (void)curl->easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, len);
+    (void)curl->easy_setopt(easy, CURLOPT_READFUNCTION, client_call_read);
+    (void)curl->easy_setopt(easy, CURLOPT_READDATA, call);
+    (void)curl->easy_setopt(easy, CURLOPT_SEEKFUNCTION, client_call_seek);
+    (void)curl->easy_setopt(easy, CURLOPT_SEEKDATA, call);
+    (void)curl->easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, UPLOAD_BUFFER_BYTES);
 }
 
 static void set_options(struct client_call *call)
 {
+    const struct client_curl *curl = call->curl;
     CURL *easy = call->easy;
 
-    (void)curl_easy_setopt(easy, CURLOPT_URL, call->url);
-    (void)curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-    (void)curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    (void)curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    (void)curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
-    (void)curl_easy_setopt(
+    (void)curl->easy_setopt(easy, CURLOPT_URL, call->url);
+    (void)curl->easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    (void)curl->easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    (void)curl->easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    (void)curl->easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
+    (void)curl->easy_setopt(
         easy, CURLOPT_PROXY, ""); /* the workspace goes where it was told, nowhere else */
-    (void)curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
-    (void)curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)call->req.timeout_ms);
-    (void)curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->message);
-    (void)curl_easy_setopt(easy, CURLOPT_USERAGENT, "silt/" SILT_VERSION);
-    (void)curl_easy_setopt(easy, CURLOPT_HTTPHEADER, call->headers);
-    (void)curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, client_call_write);
-    (void)curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
-    (void)curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, client_call_header);
-    (void)curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
-    (void)curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
+    (void)curl->easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
+    (void)curl->easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)call->req.timeout_ms);
+    (void)curl->easy_setopt(easy, CURLOPT_ERRORBUFFER, call->message);
+    (void)curl->easy_setopt(easy, CURLOPT_USERAGENT, "silt/" SILT_VERSION);
+    (void)curl->easy_setopt(easy, CURLOPT_HTTPHEADER, call->headers);
+    (void)curl->easy_setopt(easy, CURLOPT_WRITEFUNCTION, client_call_write);
+    (void)curl->easy_setopt(easy, CURLOPT_WRITEDATA, call);
+    (void)curl->easy_setopt(easy, CURLOPT_HEADERFUNCTION, client_call_header);
+    (void)curl->easy_setopt(easy, CURLOPT_HEADERDATA, call);
+    (void)curl->easy_setopt(easy, CURLOPT_PRIVATE, call);
     set_body(call);
-    (void)curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST,
+    (void)curl->easy_setopt(easy, CURLOPT_CUSTOMREQUEST,
         strcmp(call->req.method, "HEAD") == 0 ? NULL : call->req.method);
 }
 
 int client_start(struct client *c, const struct client_request *req, client_done *done,
     void *done_ctx, struct client_call **ret, struct err *e)
 {
-    struct client_call *call = client_call_new(c->server, req);
+    int r = load(c, e);
+    struct client_call *call = r == 0 ? client_call_new(&c->curl, c->server, req) : NULL;
 
+    if (r < 0)
+        return r;
     if (!call || !build_headers(c, call)) {
         client_call_free(call);
         return err_set(e, ENOMEM, "prepare a request");
@@ -190,7 +202,7 @@ int client_start(struct client *c, const struct client_request *req, client_done
     call->done = done;
     call->done_ctx = done_ctx;
     set_options(call);
-    if (curl_multi_add_handle(c->multi, call->easy) != CURLM_OK) {
+    if (c->curl.multi_add_handle(c->multi, call->easy) != CURLM_OK) {
         client_call_free(call);
         return err_say(e, EIO, "libcurl refused a request");
     }
@@ -199,7 +211,7 @@ int client_start(struct client *c, const struct client_request *req, client_done
     c->count++;
     /* Put it on the wire now rather than at the next step: the caller may go on computing. */
     int running = 0;
-    (void)curl_multi_perform(c->multi, &running);
+    (void)c->curl.multi_perform(c->multi, &running);
     if (ret)
         *ret = call;
     return 0;
@@ -214,13 +226,18 @@ static void unlist(struct client *c, struct client_call *call)
             break;
         }
     }
-    (void)curl_multi_remove_handle(c->multi, call->easy);
+    (void)c->curl.multi_remove_handle(c->multi, call->easy);
 }
 
 void client_abort(struct client *c, struct client_call *call)
 {
     unlist(c, call);
     client_call_free(call);
+}
+
+void client_resume(struct client_call *call)
+{
+    (void)call->curl->easy_pause(call->easy, CURLPAUSE_CONT);
 }
 
 /* Tell the ends that libcurl has noticed; were there any? A `done` may start or abort other
@@ -231,13 +248,13 @@ static bool finish_ended(struct client *c)
     int left = 0;
     CURLMsg *msg;
 
-    while ((msg = curl_multi_info_read(c->multi, &left)) != NULL) {
+    while (c->multi && (msg = c->curl.multi_info_read(c->multi, &left)) != NULL) {
         struct client_call *call = NULL;
         CURLcode code = msg->data.result;
 
         if (msg->msg != CURLMSG_DONE)
             continue;
-        (void)curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&call);
+        (void)c->curl.easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&call);
         struct err e = ERR_INIT;
         int r = client_call_result(call, code, &e);
         unlist(c, call);
@@ -260,16 +277,23 @@ int client_step(
      * then wants to know, not to wait for what comes next. */
     if (finish_ended(c))
         timeout_ms = 0;
+    if (!c->multi)
+        return poll(extra, extra_count, timeout_ms) < 0 && errno != EINTR
+                   ? err_set(e, errno, "wait")
+                   : 0;
     for (unsigned i = 0; i < extra_count; i++)
-        fds[i] = (struct curl_waitfd){.fd = extra[i].fd, .events = CURL_WAIT_POLLIN};
-    CURLMcode code = curl_multi_poll(c->multi, fds, extra_count, timeout_ms, &ready);
+        fds[i] = (struct curl_waitfd){.fd = extra[i].fd,
+            .events = (short)((extra[i].events & POLLIN ? CURL_WAIT_POLLIN : 0) |
+                              (extra[i].events & POLLOUT ? CURL_WAIT_POLLOUT : 0))};
+    CURLMcode code = c->curl.multi_poll(c->multi, fds, extra_count, timeout_ms, &ready);
     if (code == CURLM_OK)
-        code = curl_multi_perform(c->multi, &running);
+        code = c->curl.multi_perform(c->multi, &running);
     for (unsigned i = 0; i < extra_count; i++)
-        extra[i].revents = fds[i].revents ? POLLIN : 0;
+        extra[i].revents = (short)((fds[i].revents & CURL_WAIT_POLLIN ? POLLIN : 0) |
+                                   (fds[i].revents & CURL_WAIT_POLLOUT ? POLLOUT : 0));
     (void)finish_ended(c);
     if (code != CURLM_OK)
-        return err_say(e, EIO, "libcurl: %s", curl_multi_strerror(code));
+        return err_say(e, EIO, "libcurl: %s", c->curl.multi_strerror(code));
     return (int)c->count;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The agent's HTTP client: the only user of libcurl. Connections are kept; HTTP/1.1 is forced (7.88
+ * The agent's HTTP client: the only user of libcurl, which is loaded by the first request
+ * (client_curl.c). Connections are kept; HTTP/1.1 is forced (7.88
  * busy-loops on HTTP/2 uploads), `Expect:` is empty. One thread.
  *
  * Two ways of use. A command that waits: client_call(). An event loop or two requests at once:
@@ -31,6 +32,8 @@ int client_new(const struct client_config *config, struct client **ret, struct e
 void client_free(struct client *c);
 const char *client_server(const struct client *c); /* normalised, "http://127.0.0.1:7458" */
 
+#define CLIENT_PAUSE 1
+
 struct client_request {
     const char *method; /* "GET", "POST", … */
     const char *path; /* "/v1/sandboxes/sb_…/exec"; percent-encoded by the caller where needed */
@@ -45,7 +48,7 @@ struct client_request {
     const char *const *headers; /* further "Name: value" lines, NULL-terminated, or NULL */
     uint32_t timeout_ms;        /* whole request; 0 = none (streams); connecting always has 5 s */
     /* Pieces of a 2xx response as they come; NULL: collected into client_response.body. Non-zero
-     * aborts. */
+     * aborts, but CLIENT_PAUSE: the piece was not taken, it comes again after client_resume. */
     int (*on_data)(void *ctx, const void *data, size_t len);
     void *ctx; /* for read_body and on_data */
 };
@@ -79,7 +82,10 @@ int client_start(struct client *c, const struct client_request *req, client_done
     void *done_ctx, struct client_call **ret, struct err *e) WARN_UNUSED;
 /* Drop a request that is under way; its done is not called. */
 void client_abort(struct client *c, struct client_call *call);
-/* Wait at most timeout_ms for progress or for one of the caller's descriptors (revents are filled);
+/* Go on with a request whose on_data returned CLIENT_PAUSE; may call it at once. */
+void client_resume(struct client_call *call);
+/* Wait at most timeout_ms for progress or for one of the caller's descriptors (POLLIN and POLLOUT are
+ * asked for and told; a closed one ends the waiting);
  * run what is due. Returns how many of our requests are under way, or -errno. */
 int client_step(struct client *c, struct pollfd *extra, unsigned extra_count, int timeout_ms,
     struct err *e) WARN_UNUSED;

@@ -52,9 +52,11 @@ size_t client_call_write(char *data, size_t size, size_t count, void *ctx)
     size_t len = size * count;
     long status = 0;
 
-    (void)curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
+    (void)call->curl->easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
     if (call->req.on_data && status >= 200 && status < 300) {
         int r = call->req.on_data(call->req.ctx, data, len);
+        if (r == CLIENT_PAUSE)
+            return CURL_WRITEFUNC_PAUSE;
         if (r) {
             call->aborted = r < 0 ? r : -ECANCELED;
             return 0;
@@ -145,7 +147,7 @@ static int transport_error(struct client_call *call, CURLcode code, struct err *
             e, EINVAL, "'%s' is no server address: use HOST:PORT or http://HOST:PORT", server);
     default:
         return err_say(e, ECONNRESET, "the connection to %s broke: %s", server,
-            call->message[0] ? call->message : curl_easy_strerror(code));
+            call->message[0] ? call->message : call->curl->easy_strerror(code));
     }
 }
 
@@ -155,12 +157,12 @@ int client_call_result(struct client_call *call, CURLcode code, struct err *e)
     long status = 0, request_bytes = 0, header_bytes = 0;
     curl_off_t up = 0, down = 0, us = 0;
 
-    (void)curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
-    (void)curl_easy_getinfo(call->easy, CURLINFO_REQUEST_SIZE, &request_bytes);
-    (void)curl_easy_getinfo(call->easy, CURLINFO_HEADER_SIZE, &header_bytes);
-    (void)curl_easy_getinfo(call->easy, CURLINFO_SIZE_UPLOAD_T, &up);
-    (void)curl_easy_getinfo(call->easy, CURLINFO_SIZE_DOWNLOAD_T, &down);
-    (void)curl_easy_getinfo(call->easy, CURLINFO_TOTAL_TIME_T, &us);
+    (void)call->curl->easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
+    (void)call->curl->easy_getinfo(call->easy, CURLINFO_REQUEST_SIZE, &request_bytes);
+    (void)call->curl->easy_getinfo(call->easy, CURLINFO_HEADER_SIZE, &header_bytes);
+    (void)call->curl->easy_getinfo(call->easy, CURLINFO_SIZE_UPLOAD_T, &up);
+    (void)call->curl->easy_getinfo(call->easy, CURLINFO_SIZE_DOWNLOAD_T, &down);
+    (void)call->curl->easy_getinfo(call->easy, CURLINFO_TOTAL_TIME_T, &us);
     r->status = (int)status;
     r->bytes_sent = (uint64_t)request_bytes + (uint64_t)up;
     r->bytes_received = (uint64_t)header_bytes + (uint64_t)down;
@@ -188,23 +190,25 @@ void client_call_free(struct client_call *call)
     if (!call)
         return;
     if (call->easy)
-        curl_easy_cleanup(call->easy);
-    curl_slist_free_all(call->headers);
+        call->curl->easy_cleanup(call->easy);
+    call->curl->slist_free_all(call->headers);
     client_response_release(&call->response);
     free(call->url);
     free(call);
 }
 
-struct client_call *client_call_new(const char *server, const struct client_request *req)
+struct client_call *client_call_new(
+    const struct client_curl *curl, const char *server, const struct client_request *req)
 {
     struct client_call *call = calloc(1, sizeof(*call));
 
     if (!call)
         return NULL;
     call->req = *req;
+    call->curl = curl;
     call->server = server;
     buf_init(&call->response.body, RESPONSE_MAX);
-    call->easy = curl_easy_init();
+    call->easy = curl->easy_init();
     if (!call->easy || asprintf(&call->url, "%s%s", server, req->path) < 0) {
         client_call_free(call);
         return NULL;

@@ -6,13 +6,13 @@
 #ifndef AGENT_CLIENT_CALL_H
 #define AGENT_CLIENT_CALL_H
 
-#include <curl/curl.h>
-
 #include "agent/client.h"
+#include "agent/client_curl.h"
 
 struct client_call {
     struct client_request req; /* the caller's, with its pointers */
     struct client_response response;
+    const struct client_curl *curl;
     const char *server; /* the client's, for sentences */
     CURL *easy;
     struct curl_slist *headers;
@@ -25,8 +25,9 @@ struct client_call {
     struct client_call *next; /* in the client's list of those under way */
 };
 
-/* NULL when out of memory. server must outlive it. */
-struct client_call *client_call_new(const char *server, const struct client_request *req);
+/* NULL when out of memory. curl and server must outlive it. */
+struct client_call *client_call_new(
+    const struct client_curl *curl, const char *server, const struct client_request *req);
 void client_call_free(struct client_call *call);
 
 /* Callbacks for libcurl, ctx = the call. */

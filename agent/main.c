@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* silt: keeps a project in sync with a sandbox and runs its files there. */
-#include <locale.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -68,7 +67,6 @@ int main(int argc, char **argv)
     const struct command *command = NULL;
     struct err e = ERR_INIT;
 
-    (void)setlocale(LC_ALL, "");
     int r = options_parse(argc, argv, commands, COMMAND_COUNT, &app.opt, &command, &e);
     if (command && command->bit == CMD_RUN)
         app.trouble_code = EXIT_SILT;
