@@ -34,6 +34,8 @@ static int visit_entry(const struct manifest_entry *entry, void *ctx)
         text_time(entry->mtime_ns > 0 ? (uint64_t)entry->mtime_ns : 0, time), "hash",
         entry->kind == TREE_DIR ? json_null() : json_string(hash_text(&entry->hash, hash)));
     bool ok = item && api_put_path(item, "path", entry->path) == 0;
+    if (ok && entry->by_run)
+        ok = json_object_set_new(item, "by", json_string("run")) == 0;
     if (ok && entry->target)
         ok = api_put_path(item, "target", entry->target) == 0;
     free(l->last);
@@ -72,9 +74,9 @@ static int list_files(struct call *call, struct sandbox *sb, json_t **ret, struc
     struct listing l = {.limit = API_MANIFEST_MAX};
     CLEANUP(buf_release) struct buf after;
     const char *prefix = http_query(call->req, "path");
-    struct hash digest;
+    struct sandbox_digests digests;
     uint64_t generation;
-    char hash[HASH_TEXT_BYTES];
+    char hash[HASH_TEXT_BYTES], synced[HASH_TEXT_BYTES];
     struct sandbox_info info;
     buf_init(&after, PATH_BYTES_MAX);
     prefix = prefix ? prefix : "";
@@ -88,7 +90,7 @@ static int list_files(struct call *call, struct sandbox *sb, json_t **ret, struc
     if (!l.items)
         return err_set(e, ENOMEM, "list the files");
     r = sandbox_manifest(sb, prefix, has_cursor ? buf_str(&after) : NULL, l.limit + 1, visit_entry,
-        &l, &generation, &digest, e);
+        &l, &generation, &digests, e);
     if (r == 0 && l.failed)
         r = err_set(e, ENOMEM, "list the files");
     if (r == 0)
@@ -96,9 +98,9 @@ static int list_files(struct call *call, struct sandbox *sb, json_t **ret, struc
     if (r < 0) {
         json_decref(l.items);
     } else {
-        *ret = json_pack("{s:I, s:s, s:s, s:o, s:o}", "generation", (json_int_t)generation, "epoch",
-            info.epoch, "tree_hash", hash_text(&digest, hash), "items", l.items, "next_cursor",
-            next_cursor(&l));
+        *ret = json_pack("{s:I, s:s, s:s, s:s, s:o, s:o}", "generation", (json_int_t)generation,
+            "epoch", info.epoch, "tree_hash", hash_text(&digests.all, hash), "synced_hash",
+            hash_text(&digests.synced, synced), "items", l.items, "next_cursor", next_cursor(&l));
         sandbox_info_release(&info);
     }
     free(l.last);

@@ -47,6 +47,7 @@ static int push_row(
     d->entry = s->row;
     d->entry.path = d->path;
     d->entry.target = NULL;
+    d->entry.by_run = false;
     if (s->row.target && !(d->entry.target = strdup(s->row.target)))
         return err_set(e, ENOMEM, "note a change set");
     return 0;

@@ -209,12 +209,16 @@ void sandbox_file_release(struct sandbox_file *f);
  * in the message. */
 int sandbox_file_open(struct sandbox *sb, const char *path, int *ret_fd, struct sandbox_file *ret,
     struct err *e) WARN_UNUSED;
+struct sandbox_digests {
+    struct hash all;    /* manifest_digest */
+    struct hash synced; /* manifest_digest_synced */
+};
 /* The manifest in byte order of path, those beneath `prefix` ("" = all) after `after` (NULL = from
- * the start), and the tree's digest and generation as of the same moment. visit must not call back
- * into this module: the sandbox is locked meanwhile. ret_generation and ret_digest may be NULL. */
+ * the start), and the tree's digests and generation as of the same moment. visit must not call back
+ * into this module: the sandbox is locked meanwhile. ret_generation and ret_digests may be NULL. */
 int sandbox_manifest(struct sandbox *sb, const char *prefix, const char *after, size_t limit,
     int (*visit)(const struct manifest_entry *entry, void *ctx), void *ctx,
-    uint64_t *ret_generation, struct hash *ret_digest, struct err *e) WARN_UNUSED;
+    uint64_t *ret_generation, struct sandbox_digests *ret_digests, struct err *e) WARN_UNUSED;
 /* Up to `max` paths of files that resemble `path`, malloc'd; *ret_count of them. For errors. */
 size_t sandbox_near_names(struct sandbox *sb, const char *path, char *ret[], size_t max);
 /* Does a regular file with this path exist in the workspace? */

@@ -154,7 +154,7 @@ static int visit_rows(struct workspace *ws, const char *prefix, const char *afte
 
 int sandbox_manifest(struct sandbox *sb, const char *prefix, const char *after, size_t limit,
     int (*visit)(const struct manifest_entry *entry, void *ctx), void *ctx,
-    uint64_t *ret_generation, struct hash *ret_digest, struct err *e)
+    uint64_t *ret_generation, struct sandbox_digests *ret_digests, struct err *e)
 {
     int r = sandbox_enter(sb, true, e);
 
@@ -165,8 +165,10 @@ int sandbox_manifest(struct sandbox *sb, const char *prefix, const char *after, 
     (void)pthread_mutex_lock(&sb->ws->lock);
     if (ret_generation)
         *ret_generation = sb->generation;
-    if (ret_digest)
-        r = manifest_digest(sb->ws->manifest, ret_digest);
+    if (ret_digests)
+        r = manifest_digest(sb->ws->manifest, &ret_digests->all);
+    if (ret_digests && r == 0)
+        r = manifest_digest_synced(sb->ws->manifest, &ret_digests->synced);
     if (r == 0 && limit > 0)
         r = visit_rows(sb->ws, prefix, after, limit, visit, ctx);
     (void)pthread_mutex_unlock(&sb->ws->lock);

@@ -104,6 +104,7 @@ static int adopt(
                 row->size == fresh.size && (row->mode & 0777) == (fresh.mode & 0777);
     int r = 0;
 
+    fresh.by_run = !same || row->by_run;
     if (!same) {
         bool modified = known && row->kind != TREE_DIR;
         in->ret->changed = true;

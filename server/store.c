@@ -10,7 +10,7 @@
 
 #include "shared/banned.h"
 
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 
 /* Each entry leads from version i to i + 1. */
 static const char *const migrations[SCHEMA_VERSION] = {
@@ -37,6 +37,7 @@ static const char *const migrations[SCHEMA_VERSION] = {
     " slot INTEGER NOT NULL, seq INTEGER NOT NULL, digest BLOB NOT NULL,"
     " generation INTEGER NOT NULL, created INTEGER NOT NULL, updated INTEGER NOT NULL,"
     " moved INTEGER NOT NULL, deleted INTEGER NOT NULL, used INTEGER NOT NULL);",
+    "ALTER TABLE files ADD COLUMN by_run INTEGER NOT NULL DEFAULT 0;",
 };
 
 static const char *const statements[STMT_COUNT] = {
@@ -75,10 +76,10 @@ static const char *const statements[STMT_COUNT] = {
                         " ?10, ?11, ?12, ?13)",
     [STMT_RESULT_FORGET] = "DELETE FROM results WHERE sandbox = ?1 AND client = ?2",
     [STMT_RESULT_DELETE] = "DELETE FROM results WHERE sandbox = ?1",
-    [STMT_FILES_EACH] = "SELECT path, kind, mode, size, hash, target, mtime, ctime, ino, seen"
-                        " FROM files WHERE sandbox = ?1 ORDER BY path",
+    [STMT_FILES_EACH] = "SELECT path, kind, mode, size, hash, target, mtime, ctime, ino, seen,"
+                        " by_run FROM files WHERE sandbox = ?1 ORDER BY path",
     [STMT_FILE_PUT] = "INSERT OR REPLACE INTO files VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,"
-                      " ?10, ?11)",
+                      " ?10, ?11, ?12)",
     [STMT_FILE_REMOVE] = "DELETE FROM files WHERE sandbox = ?1 AND path = ?2",
     [STMT_FILE_REMOVE_BENEATH] = "DELETE FROM files WHERE sandbox = ?1 AND path > ?2 AND path < ?3",
     [STMT_FILE_MOVE] = "UPDATE files SET path = ?3 WHERE sandbox = ?1 AND path = ?2",

@@ -36,6 +36,7 @@ static int load_row(sqlite3_stmt *st, struct manifest *m)
         .ctime_ns = sqlite3_column_int64(st, 7),
         .ino = (uint64_t)sqlite3_column_int64(st, 8),
         .seen_ns = sqlite3_column_int64(st, 9),
+        .by_run = sqlite3_column_int(st, 10) != 0,
     };
 
     if (!path)
@@ -77,6 +78,7 @@ static int put_file(struct store *s, int64_t num, const struct store_edit *d, st
     (void)sqlite3_bind_int64(st, 9, f->ctime_ns);
     (void)sqlite3_bind_int64(st, 10, (int64_t)f->ino);
     (void)sqlite3_bind_int64(st, 11, f->seen_ns);
+    (void)sqlite3_bind_int64(st, 12, f->by_run);
     return store_do(s, st, e);
 }
 

@@ -29,6 +29,7 @@ struct manifest_entry {
     int64_t ctime_ns;
     uint64_t ino;
     int64_t seen_ns; /* wall clock just before the stat that is recorded here was taken */
+    bool by_run;     /* the server's: found in the workspace, so a program wrote it, no change set */
 };
 
 struct manifest;
@@ -78,5 +79,8 @@ bool manifest_unchanged(const struct manifest_entry *entry, const struct tree_st
  * 0777 bits of files and directories), size and hash is equal. Order of insertion and times do not
  * matter. 0 or -ENOMEM. */
 int manifest_digest(const struct manifest *m, struct hash *ret) WARN_UNUSED;
+/* The same of the entries that no program wrote (by_run): equal to the digest of the index of the
+ * one who filled the workspace, unless a program changed or removed one of its files. */
+int manifest_digest_synced(const struct manifest *m, struct hash *ret) WARN_UNUSED;
 
 #endif

@@ -37,7 +37,7 @@ static int encode(struct buf *b, const struct manifest_entry *entry)
     return 0;
 }
 
-int manifest_digest(const struct manifest *m, struct hash *ret)
+static int digest(const struct manifest *m, bool with_runs, struct hash *ret)
 {
     size_t count;
     CLEANUP(freep) const struct manifest_entry **all = manifest_sorted(m, &count);
@@ -47,6 +47,8 @@ int manifest_digest(const struct manifest *m, struct hash *ret)
     if (!all || !s)
         return -ENOMEM;
     for (size_t i = 0; i < count; i++) {
+        if (all[i]->by_run && !with_runs)
+            continue;
         buf_reset(&record);
         if (encode(&record, all[i]) < 0)
             return -ENOMEM;
@@ -54,4 +56,14 @@ int manifest_digest(const struct manifest *m, struct hash *ret)
     }
     hash_state_get(s, ret);
     return 0;
+}
+
+int manifest_digest(const struct manifest *m, struct hash *ret)
+{
+    return digest(m, true, ret);
+}
+
+int manifest_digest_synced(const struct manifest *m, struct hash *ret)
+{
+    return digest(m, false, ret);
 }

@@ -131,6 +131,9 @@ call GET "$F"
 expect 'the manifest' 200
 same 'paths are in byte order' "$(field 'items|map(.path)|tojson')" "$(field 'items|map(.path)|sort|tojson')"
 same 'an item' '{"kind":"file","mode":"0644","size":13}' "$(field 'items|map(select(.path=="main.py"))[0]|{kind,mode,size}|tojson')"
+same 'what a run made is marked as such, unless it was replaced since' '["linkdir"]' \
+    "$(field 'items|map(select(.by=="run").path)|map(select(startswith("link")))|tojson')"
+check 'so has what is left without it' grep -qxE 'xxh3-128:[0-9a-f]{32}' <<<"$(field synced_hash)"
 check 'the whole has a hash' grep -qxE 'xxh3-128:[0-9a-f]{32}' <<<"$(field tree_hash)"
 all=$(field 'items|length')
 call GET "$F?path=src"

@@ -69,6 +69,29 @@ static void digest_does_not_see_order_or_times(void **state)
     assert_true(hash_equal(&a, &b));
 }
 
+static void digest_of_what_no_program_wrote(void **state)
+{
+    (void)state;
+    CLEANUP(manifest_freep) struct manifest *index = manifest_new();
+    CLEANUP(manifest_freep) struct manifest *there = manifest_new();
+    char ours[] = "ours", made[] = "made";
+    struct hash a, b;
+    put_file(index, ours, 1, 1);
+    put_file(there, ours, 1, 1);
+    const struct manifest_entry by_run = {
+        .path = made, .kind = TREE_FILE, .mode = 0644, .size = 2, .hash = content(2), .by_run = 1};
+    assert_int_equal(manifest_put(there, &by_run), 0);
+    assert_int_equal(manifest_digest_synced(there, &a), 0);
+    b = digest(index);
+    assert_true(hash_equal(&a, &b));
+    b = digest(there);
+    assert_false(hash_equal(&a, &b));
+    /* Once a change set puts something there it counts. */
+    put_file(there, made, 2, 2);
+    assert_int_equal(manifest_digest_synced(there, &a), 0);
+    assert_true(hash_equal(&a, &b));
+}
+
 enum field { PATH, KIND, MODE, SIZE, HASH, TARGET, MTIME, CTIME, INO, SEEN };
 
 static void set_field(struct manifest_entry *entry, enum field field, uint32_t value)
@@ -229,6 +252,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(digest_does_not_see_order_or_times),
+        cmocka_unit_test(digest_of_what_no_program_wrote),
         cmocka_unit_test(digest_sees_each_field),
         cmocka_unit_test(digest_is_unambiguous),
         cmocka_unit_test(unchanged_needs_everything_equal_and_settled),

@@ -548,7 +548,8 @@ static void test_reading(void **state)
     struct fixture *f = *state;
     struct sandbox_file file;
     struct err e = ERR_INIT;
-    struct hash digest, expected;
+    struct hash expected;
+    struct sandbox_digests digests;
     uint64_t generation;
     struct buf b;
     int fd;
@@ -582,11 +583,11 @@ static void test_reading(void **state)
     /* Pages. */
     buf_init(&b, 1000);
     assert_int_equal(
-        sandbox_manifest(f->sb, "src", NULL, 10, note_path, &b, &generation, &digest, &e), 0);
+        sandbox_manifest(f->sb, "src", NULL, 10, note_path, &b, &generation, &digests, &e), 0);
     assert_string_equal(buf_str(&b), "src src/a src/b ");
     buf_reset(&b);
     assert_int_equal(
-        sandbox_manifest(f->sb, "", "main.py", 2, note_path, &b, &generation, &digest, &e), 0);
+        sandbox_manifest(f->sb, "", "main.py", 2, note_path, &b, &generation, &digests, &e), 0);
     assert_string_equal(buf_str(&b), "src src.c ");
     assert_int_equal(generation, 1);
     buf_release(&b);

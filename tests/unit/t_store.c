@@ -149,7 +149,7 @@ static int64_t add_sandbox(struct fixture *f, const char *id)
     return num;
 }
 
-/* "path kind size" of every row, in order. */
+/* "path kind size" of every row, in order, after "run" for one that a run wrote. */
 static void assert_rows(struct fixture *f, int64_t num, const char *expected)
 {
     struct manifest *m = manifest_new();
@@ -161,7 +161,9 @@ static void assert_rows(struct fixture *f, int64_t num, const char *expected)
     const struct manifest_entry **rows = manifest_sorted(m, &count);
     for (size_t i = 0; i < count; i++)
         assert_int_equal(
-            buf_addf(&b, "%s:%d:%d ", rows[i]->path, rows[i]->kind, (int)rows[i]->size), 0);
+            buf_addf(&b, "%s%s:%d:%d ", rows[i]->by_run ? "run " : "", rows[i]->path, rows[i]->kind,
+                (int)rows[i]->size),
+            0);
     assert_string_equal(buf_str(&b), expected);
     free(rows);
     manifest_free(m);
@@ -197,19 +199,20 @@ static void test_manifest_rows(void **state)
     reopen(f);
     assert_rows(f, one, "d:1:0 d.x:0:3 d/a:0:1 d/s/b:0:2 d0:0:4 l:2:5 \xc3\x28\n:0:6 ");
     /* A move takes what lies beneath, not what only begins alike, and replaces what is there. */
-    const struct store_edit second[] = {
+    struct store_edit second[] = {
         {.kind = STORE_MOVE, .path = (char *)(uintptr_t) "d", .to = (char *)(uintptr_t) "d0"},
         {.kind = STORE_REMOVE, .path = (char *)(uintptr_t) "l", .leaf = true},
         put("\xc3\x28\n", TREE_FILE, 9, NULL),
     };
+    second[2].entry.by_run = true;
     c = (struct store_commit){.num = one, .edits = second, .edit_count = 3, .generation = 2};
     assert_int_equal(store_commit_edits(f->s, &c, &e), 0);
-    assert_rows(f, one, "d.x:0:3 d0:1:0 d0/a:0:1 d0/s/b:0:2 \xc3\x28\n:0:9 ");
+    assert_rows(f, one, "d.x:0:3 d0:1:0 d0/a:0:1 d0/s/b:0:2 run \xc3\x28\n:0:9 ");
     assert_rows(f, two, "d:1:0 d/a:0:1 ");
     const struct store_edit third[] = {{.kind = STORE_REMOVE, .path = (char *)(uintptr_t) "d0"}};
     c = (struct store_commit){.num = one, .edits = third, .edit_count = 1, .generation = 3};
     assert_int_equal(store_commit_edits(f->s, &c, &e), 0);
-    assert_rows(f, one, "d.x:0:3 \xc3\x28\n:0:9 ");
+    assert_rows(f, one, "d.x:0:3 run \xc3\x28\n:0:9 ");
     /* A deleted sandbox takes its own along. */
     assert_int_equal(store_sandbox_delete(f->s, one, &e), 0);
     assert_rows(f, one, "");
