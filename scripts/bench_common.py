@@ -183,6 +183,7 @@ class Side:
     def __init__(self, name, servers=(), period=1):
         self.name = name
         self.period = period  # acts in each period-th round only: for what takes long
+        self.counts_cpu = True  # False: its processes are waited for by others than its servers and clients
         self.servers = list(servers)
         self.clients_ms = 0.0
         Side.every.append(self)
@@ -305,7 +306,8 @@ def compare(sides, rounds, prepare=None, settle=0.0, peak=True, warm_up=0):
         i += 1
     time.sleep(0.3)  # what goes on behind the last answer belongs to it
     for side, cost in costs.items():
-        cost.cpu_ms = (side.cpu_ms() - began[side]) / actions[side]
+        if side.counts_cpu:
+            cost.cpu_ms = (side.cpu_ms() - began[side]) / actions[side]
     return costs
 
 
@@ -444,12 +446,9 @@ class Report:
     @staticmethod
     def cost(cost, entry):
         text = ""
-        if cost.cpu_ms is not None:
-            entry["cpu_ms"] = cost.cpu_ms
-            text += f"  CPU {cost.cpu_ms:8.1f} ms"
-        if cost.peak:
-            entry["peak_bytes"] = cost.peak
-            text += f"  {cost.peak / MIB:7.1f} MiB"
+        entry["cpu_ms"], entry["peak_bytes"] = cost.cpu_ms, cost.peak
+        text += f"  CPU {cost.cpu_ms:8.1f} ms" if cost.cpu_ms is not None else " " * 17
+        text += f"  {cost.peak / MIB:7.1f} MiB" if cost.peak else " " * 13
         if any(cost.wire):
             entry["wire_bytes"] = statistics.median(cost.wire)
             text += f"  {entry['wire_bytes']:12,.0f} B wire"

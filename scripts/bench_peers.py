@@ -135,6 +135,7 @@ class Bubblewrap:
     def __init__(self, work):
         self.program = shutil.which("bwrap", path=CLEAN_ENV["PATH"])
         self.side = Side("bubblewrap")
+        self.side.counts_cpu = False
         self.work = work
 
     def argv(self, argv):
@@ -157,6 +158,7 @@ class Docker:
                  "-H", self.socket, "--bridge=none", "--iptables=false", "--ip6tables=false"],
                 env=CLEAN_ENV, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.side = Side("docker run", [self.process.pid], period=4)
+        self.side.counts_cpu = False
         until = time.monotonic() + 40
         while subprocess.run([self.program, "-H", self.socket, "info"], capture_output=True, check=False).returncode != 0:
             if self.process.poll() is not None or time.monotonic() > until:
