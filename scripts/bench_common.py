@@ -111,6 +111,7 @@ def scratch(where):
         os.chmod(path, 0o755)
         yield path
     finally:
+        end_all()
         if mounted:
             subprocess.run(["umount", "-l", path], check=False)
         shutil.rmtree(path, ignore_errors=True)
@@ -122,8 +123,33 @@ def wait_for(condition, seconds, what):
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
-            sys.exit(f"bench: waited {seconds} s in vain for {what}")
+            raise RuntimeError(f"waited {seconds} s in vain for {what}")
         time.sleep(0.005)
+
+
+STARTED = []
+
+
+def start(argv, **options_of_popen):
+    """A program that stays until end() or end_all(); in a session of its own, since lsyncd signals its group."""
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, **options_of_popen)
+    STARTED.append(process)
+    return process
+
+
+def end(process):
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def end_all():
+    for process in reversed(STARTED):
+        end(process)
 
 
 # ---- sides and what they cost
@@ -186,6 +212,7 @@ class Side:
         self.counts_cpu = True  # False: its processes are waited for by others than its servers and clients
         self.servers = list(servers)
         self.clients_ms = 0.0
+        self.lock = threading.Lock()
         Side.every.append(self)
 
     def run(self, argv, env=None, check=True):
@@ -201,7 +228,8 @@ class Side:
         with open(read, "rb") as f:
             output = f.read()
         _, status, usage = os.wait4(pid, 0)
-        self.clients_ms += (usage.ru_utime + usage.ru_stime) * 1000
+        with self.lock:
+            self.clients_ms += (usage.ru_utime + usage.ru_stime) * 1000
         if status != 0 and check:
             raise RuntimeError(f"{argv}: exit {os.waitstatus_to_exitcode(status)}: {output.decode(errors='replace')}")
         return output.decode(errors="replace")
@@ -320,9 +348,8 @@ class Server:
         self.work = work
         self.data = os.path.join(work, name)
         self.log = open(os.path.join(work, name + ".log"), "w", encoding="utf-8")
-        self.process = subprocess.Popen(
-            [SILTD, "--listen", "127.0.0.1:0", "--data-dir", self.data, *args],
-            env={**CLEAN_ENV, "HOME": work}, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        self.process = start([SILTD, "--listen", "127.0.0.1:0", "--data-dir", self.data, *args],
+                             env={**CLEAN_ENV, "HOME": work}, stdout=self.log, stderr=self.log)
         self.pid = self.process.pid
         address = os.path.join(self.data, "address")
         wait_for(lambda: os.path.exists(address) and os.path.getsize(address) > 0, 60, "siltd")
@@ -338,7 +365,7 @@ class Server:
         answer = self.connection.getresponse()
         data = answer.read()
         if answer.status >= 400:
-            sys.exit(f"bench: {method} {path}: {answer.status} {data.decode(errors='replace')}")
+            raise RuntimeError(f"{method} {path}: {answer.status} {data.decode(errors='replace')}")
         return json.loads(data) if data else None
 
     def silt(self, side, directory, *args):
@@ -348,32 +375,22 @@ class Server:
         with open(os.path.join(directory, ".silt", "link.json"), encoding="utf-8") as f:
             return os.path.join(self.data, "workspaces", json.load(f)["sandbox"])
 
-    def stop(self):
-        self.connection.close()
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        self.log.close()
-
 
 class Watcher:
     """`silt watch` in the foreground: ready when it says that it watches."""
 
     def __init__(self, server, directory, seconds=120):
         self.started = time.perf_counter()
-        self.process = subprocess.Popen([SILT, "-C", directory, "watch"], env=server.env, stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.process = start([SILT, "-C", directory, "watch"], env=server.env, stdout=subprocess.PIPE,
+                             stderr=subprocess.DEVNULL)
         self.pid = self.process.pid
         fd, text, until = self.process.stdout.fileno(), b"", time.monotonic() + seconds
         while b"watching " not in text:
             if not select.select([fd], [], [], max(0, until - time.monotonic()))[0]:
-                sys.exit(f"bench: `silt watch` was not ready within {seconds} s: {text.decode()}")
+                raise RuntimeError(f"`silt watch` was not ready within {seconds} s: {text.decode()}")
             piece = os.read(fd, 65536)
             if not piece:
-                sys.exit(f"bench: `silt watch` ended: {text.decode()}")
+                raise RuntimeError(f"`silt watch` ended: {text.decode()}")
             text += piece
         self.ready_ms = (time.perf_counter() - self.started) * 1000
         threading.Thread(target=self.process.stdout.read, daemon=True).start()
@@ -382,106 +399,9 @@ class Watcher:
         end(self.process)
 
 
-def end(process):
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-# ---- the table
-
 def percentile(values, part):
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
-
-
-class Report:
-    def __init__(self, chosen):
-        with open("/proc/cpuinfo", encoding="utf-8") as f:
-            model = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), "unknown CPU")
-        self.chosen = chosen
-        self.data = {"cpu": model, "cpus": os.cpu_count(), "kernel": os.uname().release, "on": chosen.on,
-                     "load": os.getloadavg()[0], "quick": chosen.quick, "absent": [], "sections": []}
-        self.began = time.monotonic()
-        print(f"{model}, {os.cpu_count()} CPUs, Linux {os.uname().release}, load {os.getloadavg()[0]:.1f} at the start, data on {chosen.on}")
-        print("medians of interleaved rounds; CPU: user and system time of all its processes per action; memory: sum of\n"
-              "their peaks; wire: payload of all TCP connections, both ways")
-
-    def absent(self, name, why):
-        self.data["absent"].append({"name": name, "why": why})
-        print(f"  left out: {name}: {why}")
-
-    def title(self, text):
-        self.data["sections"].append({"title": text, "rows": [], "targets": []})
-        print(f"\n{text}")
-        sys.stdout.flush()
-
-    def row(self, name, values, base=None, unit="ms", cost=None, note=""):
-        """Returns the median; values may be empty if everything failed."""
-        if not values:
-            print(f"  {name:<28} nothing measured  {note}")
-            self.data["sections"][-1]["rows"].append({"name": name, "failed": True, "note": note})
-            return None
-        p50 = statistics.median(values)
-        entry = {"name": name, "unit": unit, "n": len(values), "p50": p50, "p95": percentile(values, 0.95),
-                 "p99": percentile(values, 0.99), "min": min(values), "max": max(values), "note": note}
-        line = f"  {name:<28}{p50:10.2f} {unit}"
-        line += f"  p95 {entry['p95']:9.2f}  p99 {entry['p99']:9.2f}"
-        if base:
-            entry["ratio"] = p50 / base
-            line += f"  {p50 / base:6.2f} ×"
-        else:
-            line += " " * 10
-        if cost:
-            line += self.cost(cost, entry)
-        self.data["sections"][-1]["rows"].append(entry)
-        print(f"{line}  {note}".rstrip())
-        sys.stdout.flush()
-        return p50
-
-    @staticmethod
-    def cost(cost, entry):
-        text = ""
-        entry["cpu_ms"], entry["peak_bytes"] = cost.cpu_ms, cost.peak
-        text += f"  CPU {cost.cpu_ms:8.1f} ms" if cost.cpu_ms is not None else " " * 17
-        text += f"  {cost.peak / MIB:7.1f} MiB" if cost.peak else " " * 13
-        if any(cost.wire):
-            entry["wire_bytes"] = statistics.median(cost.wire)
-            text += f"  {entry['wire_bytes']:12,.0f} B wire"
-        if cost.failed:
-            entry["failed"] = cost.failed
-        return text
-
-    def table(self, costs, base=None, notes=None):
-        """A row per side; base is the side that the ratios are to."""
-        middle = statistics.median(costs[base].times) if base and costs[base].times else None
-        for side, cost in costs.items():
-            self.row(side.name, cost.times, middle, cost=cost, note=(notes or {}).get(side, ""))
-
-    def fact(self, name, value, text):
-        self.data["sections"][-1]["rows"].append({"name": name, "value": value})
-        print(f"  {name:<28}{text}")
-
-    def target(self, what, value, limit, unit="×", least=False):
-        if value is None:
-            return
-        met = value >= limit if least else value <= limit
-        self.data["sections"][-1]["targets"].append({"what": what, "value": value, "limit": limit, "unit": unit, "met": met})
-        print(f"  target: {what} {'≥' if least else '≤'} {limit:,g} {unit}: {'met' if met else 'missed'} ({value:,.2f})")
-        sys.stdout.flush()
-
-    def finish(self):
-        self.data["seconds"] = time.monotonic() - self.began
-        if self.data["absent"]:
-            print("\nnot measured: " + "; ".join(f"{a['name']} ({a['why']})" for a in self.data["absent"]))
-        print(f"\n{self.data['seconds']:.0f} s, load {os.getloadavg()[0]:.1f} at the end")
-        if self.chosen.json:
-            with open(self.chosen.json, "w", encoding="utf-8") as f:
-                json.dump(self.data, f, indent=1)
 
 
 def ratio(costs, of, to):

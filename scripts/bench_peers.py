@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The peers: an rsync daemon, lsyncd, OCI runtimes, bubblewrap, and a Docker Engine of our own."""
+import itertools
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import subprocess
 import tarfile
 import time
 
-from bench_common import CLEAN_ENV, Side, end, wait_for
+from bench_common import CLEAN_ENV, Side, end, start, wait_for
 
 # What peers mount of the host, and where its programs are looked for.
 LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
@@ -30,9 +31,9 @@ class RsyncDaemon:
         config = os.path.join(work, "rsyncd.conf")
         self.port = free_port()
         with open(config, "w", encoding="ascii") as f:
-            f.write(f"port={self.port}\naddress=127.0.0.1\nuse chroot=no\n"
-                    f"[t]\npath={self.target}\nread only=no\nuid={os.getuid()}\ngid={os.getgid()}\n")
-        self.process = subprocess.Popen(["rsync", "--daemon", "--no-detach", f"--config={config}"], stdin=subprocess.DEVNULL)
+            user = "uid=0\ngid=0\n" if os.geteuid() == 0 else ""
+            f.write(f"port={self.port}\naddress=127.0.0.1\nuse chroot=no\n[t]\npath={self.target}\nread only=no\n{user}")
+        self.process = start(["rsync", "--daemon", "--no-detach", f"--config={config}"])
         self.side = Side("rsync daemon", [self.process.pid])
         wait_for(self.answers, 10, "the rsync daemon")
 
@@ -42,9 +43,6 @@ class RsyncDaemon:
     def push(self, source, name, side=None):
         (side or self.side).run(["/usr/bin/rsync", "-a", "--delete", "--exclude=/.silt", "--exclude=/.git", source + "/",
                                  f"rsync://127.0.0.1:{self.port}/t/{name}/"])
-
-    def stop(self):
-        end(self.process)
 
 
 class Lsyncd:
@@ -56,8 +54,8 @@ class Lsyncd:
         with open(config, "w", encoding="utf-8") as f:
             f.write("settings{nodaemon=true}\n"
                     f'sync{{default.rsync, source="{source}", target="{target}", delay=0, exclude={{"/.git", "/.silt"}}}}\n')
-        self.process = subprocess.Popen(["lsyncd", "-nodaemon", "-log", "scarce", config], cwd=work, start_new_session=True,
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = start(["lsyncd", "-nodaemon", "-log", "scarce", config], cwd=work, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)
         self.pid = self.process.pid
         self.target = target
         files = count_files(source)
@@ -88,7 +86,7 @@ class Runtime:
     def __init__(self, program, work):
         self.program = shutil.which(program, path=CLEAN_ENV["PATH"])
         self.side = Side(program)
-        self.work, self.count = work, 0
+        self.work, self.numbers = work, itertools.count()  # next() is safe in threads
         self.state = os.path.join(work, program + "-state")
 
     def bundle(self, argv):
@@ -121,12 +119,10 @@ class Runtime:
         return [self.program, "--root", self.state, *flags]
 
     def argv(self, argv):
-        self.count += 1
-        return [*self.base(), "run", "-b", self.bundle(argv), f"{self.side.name}{self.count}"]
+        return [*self.base(), "run", "-b", self.bundle(argv), f"{self.side.name}{next(self.numbers)}"]
 
     def create_and_delete(self, argv):
-        self.count += 1
-        name = f"{self.side.name}{self.count}"
+        name = f"{self.side.name}{next(self.numbers)}"
         self.side.run([*self.base(), "create", "-b", self.bundle(argv), name])
         self.side.run([*self.base(), "delete", "-f", name])
 
@@ -153,16 +149,16 @@ class Docker:
         self.program = shutil.which("docker", path="/usr/bin:/usr/local/bin")
         self.socket = f"unix://{base}/sock"
         with open(base + "/log", "w", encoding="utf-8") as log:
-            self.process = subprocess.Popen(
+            self.process = start(
                 ["dockerd", "--data-root", base + "/data", "--exec-root", base + "/exec", "--pidfile", base + "/pid",
                  "-H", self.socket, "--bridge=none", "--iptables=false", "--ip6tables=false"],
-                env=CLEAN_ENV, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                env=CLEAN_ENV, stdout=log, stderr=log)
         self.side = Side("docker run", [self.process.pid], period=4)
         self.side.counts_cpu = False
         until = time.monotonic() + 40
         while subprocess.run([self.program, "-H", self.socket, "info"], capture_output=True, check=False).returncode != 0:
             if self.process.poll() is not None or time.monotonic() > until:
-                self.stop()
+                end(self.process)
                 with open(base + "/log", encoding="utf-8") as log:
                     raise RuntimeError("dockerd does not start: " + log.read().strip().rpartition("\n")[2][-200:])
             time.sleep(0.1)
@@ -188,9 +184,6 @@ class Docker:
         made = [self.program, "-H", self.socket]
         name = self.side.run([*made, "create", "--network=none", "-v", "/usr:/usr:ro", "bench", *argv]).strip()
         self.side.run([*made, "rm", "-f", name])
-
-    def stop(self):
-        end(self.process)
 
 
 def children(pid):
