@@ -102,10 +102,10 @@ static int write_entries(int fd, const struct index *ix, uint64_t *ret_bytes)
 {
     CLEANUP(buf_release) struct buf log;
     size_t count = 0;
+    buf_init(&log, INDEX_LOG_MAX);
     CLEANUP(freep) const struct manifest_entry **all = manifest_sorted(ix->manifest, &count);
     if (!all)
         return -ENOMEM;
-    buf_init(&log, INDEX_LOG_MAX);
     int r = io_write_all(fd, magic, sizeof(magic));
     *ret_bytes = sizeof(magic);
     for (size_t i = 0; r == 0 && i <= count; i++) {

@@ -185,6 +185,7 @@ static bool remove_dir(const char *dir)
         char path[PATH_MAX];
         int n = snprintf(path, sizeof path, "%s/cgroup.procs", dir);
         CLEANUP(buf_release) struct buf b;
+        buf_init(&b, 0);
         if (n < 0 || n >= (int)sizeof path || io_read_file(path, PROCS_MAX, &b, NULL) < 0)
             return false;
         for (const char *line = buf_str(&b); *line;) {

@@ -357,6 +357,17 @@ static int split_listen(struct config *c, struct err *e)
     return 0;
 }
 
+/* No sandbox alone can take every place, as long as there are two. */
+static void fill_shares(struct config *c, unsigned cpus)
+{
+    if (c->max_runs == 0)
+        c->max_runs = cpus > 2 ? 2 * (uint64_t)cpus : 4;
+    if (c->sandbox_runs == 0)
+        c->sandbox_runs = c->max_runs > 1 ? c->max_runs * 3 / 4 : 1;
+    if (c->sandbox_queued == 0)
+        c->sandbox_queued = (c->max_queued + 1) / 2;
+}
+
 static int fill_defaults(struct loading *l, struct err *e)
 {
     struct config *c = l->c;
@@ -366,8 +377,7 @@ static int fill_defaults(struct loading *l, struct err *e)
         if (r < 0)
             return r;
     }
-    if (c->max_runs == 0)
-        c->max_runs = l->world->cpus > 2 ? 2 * (uint64_t)l->world->cpus : 4;
+    fill_shares(c, l->world->cpus);
     c->limits_max.tmp_bytes = c->limits.tmp_bytes;
     c->limits_max.open_files = c->limits.open_files;
     c->limits_max.file_bytes = c->limits.file_bytes;

@@ -38,7 +38,9 @@ struct config {
         *init;                         /* token_file, images: or "" */
     char **allow_hosts, **allow_users; /* NULL-terminated, never NULL */
     char *port_file;                   /* "" = none */
-    uint64_t max_runs, max_queued, max_warm, warm_ms, max_connections;
+    uint64_t max_runs, max_queued;
+    uint64_t sandbox_runs, sandbox_queued; /* of one sandbox, at most the former */
+    uint64_t max_warm, warm_ms, max_connections;
     struct config_limits limits, limits_max;
     uint64_t json_bytes, upload_bytes, body_deadline_ms;
     uint64_t workspace_bytes, workspace_files, free_bytes;

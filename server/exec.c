@@ -143,19 +143,32 @@ static int check_early(struct exec *x, struct run *run, struct err *e)
     return r;
 }
 
+static int refuse_busy(const struct exec *x, int code, struct err *e)
+{
+    if (code == -EBUSY)
+        return err_refuse(e, PROTO_BUSY,
+            "%llu runs are under way or waiting already: try again in a moment",
+            (unsigned long long)slots_active(x->slots));
+    if (code == -EDQUOT)
+        return err_refuse(e, PROTO_BUSY,
+            "%llu runs of this sandbox are under way or waiting already: try again when some have "
+            "ended",
+            (unsigned long long)(x->config->sandbox_runs + x->config->sandbox_queued));
+    return code < 0 ? err_set(e, -code, "make a run") : 0;
+}
+
 static int enter_table(struct exec *x, struct run *run, struct err *e)
 {
     int r = 0;
     (void)pthread_mutex_lock(&x->lock);
     if (x->stopping)
         r = err_refuse(e, PROTO_UNAVAILABLE, "the server is stopping: try again when it is back");
-    else if (x->active >= x->config->max_runs + x->config->max_queued ||
-             x->backlog >= EXEC_BACKLOG_MAX)
-        r = err_refuse(e, PROTO_BUSY,
-            "%llu runs are under way or waiting already: try again in a moment",
-            (unsigned long long)x->active);
+    else if (x->backlog >= EXEC_BACKLOG_MAX)
+        r = err_refuse(e, PROTO_BUSY, "the disk is behind with %llu runs: try again in a moment",
+            (unsigned long long)x->backlog);
+    if (r == 0)
+        r = refuse_busy(x, slots_enter(x->slots, run->facts.sandbox, &run->ticket), e);
     if (r == 0) {
-        x->active++;
         x->stats.started++;
         run->in_table = true;
         (void)run_ref(run); /* the table's */
@@ -224,26 +237,18 @@ int run_start(struct run *run, run_done *done, void *ctx, struct err *e)
     (void)err_set(&run->facts.error, r, "start a thread for the run");
     (void)snprintf(run->facts.reason, sizeof(run->facts.reason), "%s", run->facts.error.msg);
     exec_run_ended(run);
+    exec_slot_give(run);
     exec_thread_ended(x);
     run_unref(run);
     return err_set(e, r, "start a thread for the run");
 }
 
-/* ---- slots: first come, first served */
+/* ---- slots: the sandboxes that wait take turns */
 
-static void leave_queue(struct exec *x, struct run *run)
+void exec_slot_granted(struct slots_ticket *t)
 {
-    struct run **link = &x->waiting_first, *previous = NULL;
-    while (*link && *link != run) {
-        previous = *link;
-        link = &previous->next_waiting;
-    }
-    if (!*link)
-        return;
-    *link = run->next_waiting;
-    if (x->waiting_last == run)
-        x->waiting_last = previous;
-    x->waiting--;
+    struct run *run = (struct run *)(void *)((char *)t - offsetof(struct run, ticket));
+    (void)eventfd_write(run->wake_fd, 1);
 }
 
 /* Wait without the lock until granted, cancelled, or the time is over. */
@@ -256,7 +261,7 @@ static void await_grant(struct run *run, uint64_t deadline_ns)
                  left_ms = now < deadline_ns ? (deadline_ns - now + 999999) / 1000000 : 0;
         (void)poll(&p, 1, left_ms > 60000 ? 60000 : (int)left_ms);
         (void)pthread_mutex_lock(&x->lock);
-        bool granted = run->granted;
+        bool granted = run->ticket.state == SLOTS_RUNNING;
         (void)pthread_mutex_unlock(&x->lock);
         if (granted || atomic_load(&run->cancel) || io_now_ns() >= deadline_ns)
             return;
@@ -267,27 +272,17 @@ int exec_slot_take(struct run *run, struct err *e)
 {
     struct exec *x = run->exec;
     (void)pthread_mutex_lock(&x->lock);
-    bool at_once = x->running < x->config->max_runs && !x->waiting_first;
-    if (at_once) {
-        x->running++;
-    } else {
-        run->next_waiting = NULL;
-        if (x->waiting_last)
-            x->waiting_last->next_waiting = run;
-        else
-            x->waiting_first = run;
-        x->waiting_last = run;
-        x->waiting++;
+    slots_want(x->slots, &run->ticket);
+    bool granted = run->ticket.state == SLOTS_RUNNING;
+    (void)pthread_mutex_unlock(&x->lock);
+    if (!granted) {
+        await_grant(run, io_now_ns() + run->req.queue_ms * 1000000);
+        (void)pthread_mutex_lock(&x->lock);
+        granted = run->ticket.state == SLOTS_RUNNING;
+        if (!granted) /* out of the queue, before somebody thinks of it */
+            slots_leave(x->slots, &run->ticket);
+        (void)pthread_mutex_unlock(&x->lock);
     }
-    (void)pthread_mutex_unlock(&x->lock);
-    if (at_once)
-        return 0;
-    await_grant(run, io_now_ns() + run->req.queue_ms * 1000000);
-    (void)pthread_mutex_lock(&x->lock);
-    bool granted = run->granted;
-    if (!granted)
-        leave_queue(x, run);
-    (void)pthread_mutex_unlock(&x->lock);
     if (granted) {
         /* The wake-up was the grant's; a cancellation sets its flag as well. */
         eventfd_t drained;
@@ -299,23 +294,17 @@ int exec_slot_take(struct run *run, struct err *e)
     if (atomic_load(&run->cancel))
         return -ECANCELED;
     return err_refuse(e, PROTO_BUSY,
-        "no place came free within %llu ms ('queue_ms'): %llu runs are under way: try again in a "
-        "moment",
-        (unsigned long long)run->req.queue_ms, (unsigned long long)x->config->max_runs);
+        "no place came free within %llu ms ('queue_ms'): %llu programs run at a time, %llu of one "
+        "sandbox: try again in a moment",
+        (unsigned long long)run->req.queue_ms, (unsigned long long)x->config->max_runs,
+        (unsigned long long)x->config->sandbox_runs);
 }
 
-void exec_slot_give(struct exec *x)
+void exec_slot_give(struct run *run)
 {
+    struct exec *x = run->exec;
     (void)pthread_mutex_lock(&x->lock);
-    struct run *next = x->waiting_first;
-    if (next) {
-        /* The slot passes on without becoming free, so that nobody can step in between. */
-        leave_queue(x, next);
-        next->granted = true;
-        (void)eventfd_write(next->wake_fd, 1);
-    } else {
-        x->running--;
-    }
+    slots_leave(x->slots, &run->ticket);
     (void)pthread_mutex_unlock(&x->lock);
 }
 
@@ -340,7 +329,8 @@ void exec_run_ended(struct run *run)
     (void)pthread_mutex_unlock(&run->lock);
     (void)pthread_mutex_lock(&x->lock);
     count_end(&x->stats, run->facts.status);
-    x->active--;
+    if (run->ticket.owner)
+        slots_answered(x->slots, &run->ticket);
     exec_record_later(x, run);
     (void)pthread_cond_broadcast(&x->less);
     (void)pthread_mutex_unlock(&x->lock);
@@ -358,8 +348,8 @@ void exec_stats(struct exec *x, struct exec_stats *ret)
 {
     (void)pthread_mutex_lock(&x->lock);
     *ret = x->stats;
-    ret->running = x->running;
-    ret->waiting = x->waiting;
+    ret->running = slots_running(x->slots);
+    ret->waiting = slots_waiting(x->slots);
     (void)pthread_mutex_unlock(&x->lock);
 }
 

@@ -13,6 +13,7 @@
 
 #include "server/exec.h"
 #include "server/run_json.h"
+#include "server/slots.h"
 #include "server/warm.h"
 
 #define EXEC_GRACE_MS 500  /* between TERM and KILL */
@@ -31,8 +32,7 @@ struct run {
     atomic_bool cancel;
     atomic_bool at_barrier;
     int wake_fd;              /* eventfd: cancelled, or the slot was granted */
-    bool granted;             /* under exec->lock */
-    struct run *next_waiting; /* under exec->lock */
+    struct slots_ticket ticket; /* under exec->lock */
     struct run_log *log;
     uint64_t begin_ns; /* monotonic, of the submission */
 
@@ -66,10 +66,7 @@ struct exec {
     pthread_cond_t more;  /* a record waits; or the end */
     pthread_cond_t tick;  /* for the housekeeper: the end */
     struct run *runs;     /* by id */
-    uint64_t active;      /* runs that have not ended */
-    uint64_t running;     /* slots taken */
-    struct run *waiting_first, *waiting_last;
-    uint64_t waiting;
+    struct slots *slots;  /* runs that have not ended, and whose turn it is */
     struct run *record_first, *record_last;
     uint64_t backlog;
     uint64_t run_threads; /* of runs, including what they do after their end */
@@ -89,7 +86,8 @@ struct exec {
 /* exec.c */
 int exec_slot_take(
     struct run *run, struct err *e) WARN_UNUSED; /* PROTO_BUSY after queue_ms, -ECANCELED */
-void exec_slot_give(struct exec *x);
+void exec_slot_give(struct run *run); /* or its place in the queue; nothing if it has none */
+void exec_slot_granted(struct slots_ticket *t); /* exec->lock held */
 void exec_run_ended(struct run *run); /* out of the active, into the backlog */
 void exec_thread_ended(struct exec *x);
 

@@ -93,6 +93,15 @@ int exec_new(const struct exec_config *config, struct exec **ret, struct err *e)
     x->sandboxes = config->sandboxes;
     x->store = config->store;
     x->engine = config->engine;
+    const struct slots_config slots = {.running = x->config->max_runs,
+        .waiting = x->config->max_queued,
+        .running_each = x->config->sandbox_runs,
+        .waiting_each = x->config->sandbox_queued};
+    x->slots = slots_new(&slots, exec_slot_granted);
+    if (!x->slots) {
+        free(x);
+        return err_set(e, ENOMEM, "start exec");
+    }
     (void)pthread_mutex_init(&x->lock, NULL);
     (void)pthread_condattr_init(&attr);
     (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -135,7 +144,7 @@ void exec_stop(struct exec *x)
         run_cancel(run);
     /* The threads of runs go on a little after their runs have ended: containers are removed then.
      */
-    while (x->active > 0 || x->run_threads > 0)
+    while (slots_active(x->slots) > 0 || x->run_threads > 0)
         (void)pthread_cond_wait(&x->less, &x->lock);
     x->ending = true;
     (void)pthread_cond_broadcast(&x->more);
@@ -157,6 +166,7 @@ void exec_free(struct exec *x)
     fd_closep(&x->null_fd);
     free(x->log_dir);
     exec_versions_free(x);
+    slots_free(x->slots);
     warm_free(x->warm);
     (void)pthread_cond_destroy(&x->less);
     (void)pthread_cond_destroy(&x->more);

@@ -405,14 +405,11 @@ void *exec_run_main(void *ctx)
     struct exec *x = run->exec;
     struct container *c = NULL;
     struct err e = ERR_INIT;
-    bool slot = false;
     int r = stage_barrier(run, &e);
     if (r == 0)
         r = stage_changes(run, &e);
-    if (r == 0) {
+    if (r == 0)
         r = stage_slot(run, &e);
-        slot = r == 0;
-    }
     if (r == 0)
         r = cancelled_early(run);
     if (r == 0)
@@ -424,8 +421,7 @@ void *exec_run_main(void *ctx)
     container_free(c);
     if (run->counted)
         warm_done(x->warm, run->sb);
-    if (slot)
-        exec_slot_give(x);
+    exec_slot_give(run);
     run_unref(run);
     exec_thread_ended(x);
     return NULL;

@@ -4,7 +4,7 @@
 # next run is not affected; more runs than places wait their turn or are refused.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/rest.sh"
-start_server --max-runs 2 --max-queued 2
+start_server --max-runs 2 --max-queued 2 --sandbox-runs 2 --sandbox-queued 2
 new_sandbox '{"language":"python"}'
 
 run '{"command":"echo before; sleep 60","limits":{"wall_ms":400}}'
