@@ -21,6 +21,7 @@
 #include "shared/err.h"
 #include "shared/manifest.h"
 
+#include "server/late.h"
 #include "server/store.h"
 
 struct sandboxes;
@@ -115,6 +116,7 @@ struct sandbox_apply_result {
     bool repeated;                      /* answered from memory: this very set was applied before */
     struct sandbox_conflict *conflicts; /* with refusal PROTO_BASE_MISMATCH / PROTO_PATH_CONFLICT */
     size_t conflict_count;
+    struct late late; /* release the result when the answer is out: this may take a while */
 };
 void sandbox_apply_result_release(struct sandbox_apply_result *r);
 

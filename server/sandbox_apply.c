@@ -34,6 +34,7 @@ void sandbox_apply_result_release(struct sandbox_apply_result *r)
         free(r->conflicts[i].path);
     free(ptr_take(&r->conflicts));
     r->conflict_count = 0;
+    late_release(&r->late);
 }
 
 static int wait_for_basis(void *ctx, struct err *e)
@@ -331,6 +332,7 @@ static int apply_fresh(struct applying *a, struct err *e)
     const struct sandboxes_config *config = &sb->all->config;
     int r = stage_init(&a->stage, sb->ws, config->max_workspace_bytes, config->min_free_bytes, e);
 
+    a->stage.late = &a->ret->late;
     set_init(&a->set, &a->stage, wait_for_basis, a);
     a->set.upload = take_upload;
     if (r == 0)

@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 #include "server/stage.h"
+#include "server/stage_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "shared/delta.h"
 #include "shared/io.h"
 #include "shared/num.h"
 
 #include "shared/banned.h"
 
-#define BUFFER_BYTES (64 * 1024) /* below malloc's threshold for mmap */
 #define SPACE_EVERY_BYTES (UINT64_C(64) << 20)
 #define SLOTS_MAX (4u * CHANGES_OPS_MAX)
 
@@ -23,13 +22,13 @@ void staged_free(struct staged *s)
     free(s);
 }
 
-static void staged_freep(struct staged **s)
+void staged_freep(struct staged **s)
 {
     staged_free(*s);
     *s = NULL;
 }
 
-static int fail(struct err *e, int code, const char *what)
+int stage_fail(struct err *e, int code, const char *what)
 {
     if (code == ENOSPC || code == EDQUOT)
         return err_refuse(e, PROTO_NO_SPACE, "the server's disk is full: free space there");
@@ -44,7 +43,7 @@ int stage_init(struct stage *s, struct workspace *ws, uint64_t max_bytes, uint64
         .max_bytes = max_bytes,
         .min_free_bytes = min_free_bytes,
         .checked_at = UINT64_MAX};
-    s->buffer = malloc(BUFFER_BYTES);
+    s->buffer = malloc(STAGE_BUFFER_BYTES);
     return s->buffer ? 0 : err_set(e, ENOMEM, "stage a change set");
 }
 
@@ -61,6 +60,7 @@ void stage_release(struct stage *s)
         if (!s->held[i])
             continue;
         slot_name(s, i, name, sizeof name);
+        late_hold(s->late, s->ws->stage_fd, name);
         if (unlinkat(s->ws->stage_fd, name, 0) < 0 && errno != ENOENT)
             (void)!tree_remove_at(s->ws->stage_fd, name, NULL);
     }
@@ -92,7 +92,7 @@ void stage_hold(struct stage *s, unsigned index, bool holds)
 }
 
 /* Account for `more` bytes that are about to be written. */
-static int room(struct stage *s, uint64_t more, struct err *e)
+int stage_room(struct stage *s, uint64_t more, struct err *e)
 {
     uint64_t total, available;
 
@@ -128,7 +128,7 @@ static int new_entry(struct stage *s, enum tree_kind kind, struct staged **ret, 
 }
 
 /* A new file in a slot of its own, readable and writable through *ret_fd. */
-static int new_file(struct stage *s, struct staged **ret, int *ret_fd, struct err *e)
+int stage_new_file(struct stage *s, struct staged **ret, int *ret_fd, struct err *e)
 {
     int r = new_entry(s, TREE_FILE, ret, e);
 
@@ -137,13 +137,13 @@ static int new_file(struct stage *s, struct staged **ret, int *ret_fd, struct er
     *ret_fd = openat(s->ws->stage_fd, (*ret)->slot.name,
         O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
     if (*ret_fd < 0)
-        return fail(e, errno, "make a staging file");
+        return stage_fail(e, errno, "make a staging file");
     stage_hold(s, (*ret)->slot.index, true);
     return 0;
 }
 
 /* Give the file its mode and remember what it is. A file is always readable by its owner. */
-static int finish_file(struct staged *staged, int fd, uint32_t mode, struct err *e)
+int stage_finish_file(struct staged *staged, int fd, uint32_t mode, struct err *e)
 {
     struct stat st;
 
@@ -157,7 +157,7 @@ static int finish_file(struct staged *staged, int fd, uint32_t mode, struct err 
     return 0;
 }
 
-static int check_hash(const struct change_op *op, const struct staged *staged, struct err *e)
+int stage_check_hash(const struct change_op *op, const struct staged *staged, struct err *e)
 {
     if (op->has_hash && !hash_equal(&op->hash, &staged->hash))
         return err_refuse(e, PROTO_HASH_MISMATCH,
@@ -175,18 +175,18 @@ static int pump(struct stage *s, const struct changes_feed *feed, int fd, struct
     for (;;) {
         size_t have = 0;
         ssize_t n = 0;
-        while (have < BUFFER_BYTES &&
-               (n = feed->read(feed->ctx, s->buffer + have, BUFFER_BYTES - have, e)) > 0)
+        while (have < STAGE_BUFFER_BYTES &&
+               (n = feed->read(feed->ctx, s->buffer + have, STAGE_BUFFER_BYTES - have, e)) > 0)
             have += (size_t)n;
         if (n < 0)
             return (int)n;
-        int r = room(s, have, e);
+        int r = stage_room(s, have, e);
         if (r == 0 && have && (r = io_write_all(fd, s->buffer, have)) < 0)
-            r = fail(e, -r, "write a staging file");
+            r = stage_fail(e, -r, "write a staging file");
         if (r < 0)
             return r;
         total += have;
-        if (!streaming && have < BUFFER_BYTES) {
+        if (!streaming && have < STAGE_BUFFER_BYTES) {
             hash_buf(s->buffer, have, ret);
             break;
         }
@@ -196,7 +196,7 @@ static int pump(struct stage *s, const struct changes_feed *feed, int fd, struct
             hash_state_reset(s->hash);
         streaming = true;
         hash_state_add(s->hash, s->buffer, have);
-        if (have < BUFFER_BYTES) {
+        if (have < STAGE_BUFFER_BYTES) {
             hash_state_get(s->hash, ret);
             break;
         }
@@ -211,7 +211,7 @@ int stage_put(struct stage *s, const struct change_op *op, const struct changes_
     CLEANUP(staged_freep) struct staged *staged = NULL;
     CLEANUP(fd_closep) int fd = -1;
     uint64_t size = 0;
-    int r = new_file(s, &staged, &fd, e);
+    int r = stage_new_file(s, &staged, &fd, e);
 
     if (r == 0)
         r = pump(s, feed, fd, &staged->hash, &size, e);
@@ -220,48 +220,9 @@ int stage_put(struct stage *s, const struct change_op *op, const struct changes_
     if (op->content_len != CHANGE_LEN_UNKNOWN && size != op->content_len)
         return err_refuse(
             e, PROTO_BAD_CHANGES, "the content of '%s' is shorter than it said", op->path);
-    r = check_hash(op, staged, e);
+    r = stage_check_hash(op, staged, e);
     if (r == 0)
-        r = finish_file(staged, fd, op->mode, e);
-    if (r < 0)
-        return r;
-    *ret = ptr_take(&staged);
-    return 0;
-}
-
-struct delta_input {
-    const struct changes_feed *feed;
-    struct err *e; /* what the feed said, which the delta's reader does not know */
-};
-
-static ssize_t read_delta(void *ctx, void *data, size_t len)
-{
-    const struct delta_input *in = ctx;
-
-    return in->feed->read(in->feed->ctx, data, len, in->e);
-}
-
-int stage_patch(struct stage *s, const struct change_op *op, int basis_fd,
-    const struct changes_feed *feed, struct staged **ret, struct err *e)
-{
-    CLEANUP(staged_freep) struct staged *staged = NULL;
-    CLEANUP(fd_closep) int fd = -1;
-    struct err from_feed = ERR_INIT;
-    struct delta_input in = {.feed = feed, .e = &from_feed};
-    int r = room(s, op->size, e);
-
-    if (r == 0)
-        r = new_file(s, &staged, &fd, e);
-    if (r < 0)
-        return r;
-    r = delta_patch(basis_fd, read_delta, &in, op->content_len, fd, op->size, &staged->hash, e);
-    if (r < 0 && from_feed.code && e)
-        *e = from_feed;
-    if (r < 0)
-        return from_feed.code ? r : r == -ENOSPC || r == -EDQUOT ? fail(e, -r, "") : r;
-    r = check_hash(op, staged, e);
-    if (r == 0)
-        r = finish_file(staged, fd, op->mode, e);
+        r = stage_finish_file(staged, fd, op->mode, e);
     if (r < 0)
         return r;
     *ret = ptr_take(&staged);
@@ -296,7 +257,7 @@ static int write_edit(
         r = io_write_all(fd, t->new_text, t->new_len);
     if (r == 0)
         r = io_write_all(fd, data + rest, len - rest);
-    return r < 0 ? fail(e, -r, "write a staging file") : 0;
+    return r < 0 ? stage_fail(e, -r, "write a staging file") : 0;
 }
 
 int stage_edit(struct stage *s, const struct stage_text *text, int basis_fd, struct staged **ret,
@@ -324,67 +285,15 @@ int stage_edit(struct stage *s, const struct stage_text *text, int basis_fd, str
         return err_set(e, (int)-len, "read '%s'", text->path);
     int r = find_once(text, data, (size_t)len, &at, e);
     if (r == 0)
-        r = room(s, (uint64_t)len + text->new_len, e);
+        r = stage_room(s, (uint64_t)len + text->new_len, e);
     if (r == 0)
-        r = new_file(s, &staged, &fd, e);
+        r = stage_new_file(s, &staged, &fd, e);
     if (r == 0)
         r = write_edit(fd, text, data, (size_t)len, at, e);
     if (r == 0)
         r = hash_fd(fd, &staged->hash, NULL, e);
     if (r == 0)
-        r = finish_file(staged, fd, 0, e);
-    if (r < 0)
-        return r;
-    *ret = ptr_take(&staged);
-    return 0;
-}
-
-/* In the kernel where it can, which may share blocks; by hand where it cannot. */
-static int copy_bytes(struct stage *s, int from, int to, uint64_t size, struct err *e)
-{
-    uint64_t done = 0;
-
-    while (done < size) {
-        off_t in = (off_t)done, out = (off_t)done;
-        ssize_t n = copy_file_range(from, &in, to, &out, (size_t)(size - done), 0);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0 && (errno == ENOSPC || errno == EDQUOT))
-            return fail(e, errno, "");
-        if (n <= 0) {
-            n = io_pread_full(from, s->buffer, BUFFER_BYTES, done);
-            if (n > 0) {
-                int r = io_pwrite_all(to, s->buffer, (size_t)n, done);
-                if (r < 0)
-                    return fail(e, -r, "write a staging file");
-            }
-        }
-        if (n < 0)
-            return err_set(e, (int)-n, "read a file to copy");
-        if (n == 0)
-            break; /* it shrank: the hash will tell */
-        done += (uint64_t)n;
-    }
-    return 0;
-}
-
-int stage_copy(struct stage *s, const char *path, int source_fd, struct staged **ret, struct err *e)
-{
-    CLEANUP(staged_freep) struct staged *staged = NULL;
-    CLEANUP(fd_closep) int fd = -1;
-    struct stat st;
-
-    if (fstat(source_fd, &st) < 0)
-        return err_set(e, errno, "stat '%s'", path);
-    int r = room(s, (uint64_t)st.st_size, e);
-    if (r == 0)
-        r = new_file(s, &staged, &fd, e);
-    if (r == 0)
-        r = copy_bytes(s, source_fd, fd, (uint64_t)st.st_size, e);
-    if (r == 0)
-        r = hash_fd(fd, &staged->hash, NULL, e);
-    if (r == 0)
-        r = finish_file(staged, fd, st.st_mode & 0777, e);
+        r = stage_finish_file(staged, fd, 0, e);
     if (r < 0)
         return r;
     *ret = ptr_take(&staged);
@@ -411,7 +320,7 @@ int stage_symlink(struct stage *s, const char *target, struct staged **ret, stru
     if (r < 0)
         return r;
     if (symlinkat(target, s->ws->stage_fd, staged->slot.name) < 0)
-        return fail(e, errno, "make a staged symlink");
+        return stage_fail(e, errno, "make a staged symlink");
     stage_hold(s, staged->slot.index, true);
     staged->size = strlen(target);
     hash_buf(target, (size_t)staged->size, &staged->hash);
@@ -434,7 +343,7 @@ int stage_dir(struct stage *s, uint32_t mode, struct staged **ret, struct err *e
     if (r < 0)
         return r;
     if (mkdirat(s->ws->stage_fd, staged->slot.name, 0700) < 0)
-        return fail(e, errno, "make a staged directory");
+        return stage_fail(e, errno, "make a staged directory");
     stage_hold(s, staged->slot.index, true);
     fd =
         openat(s->ws->stage_fd, staged->slot.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -459,7 +368,7 @@ int stage_adopt(struct stage *s, const char *name, uint32_t mode, const struct h
     fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return err_set(e, errno, "open a staging file");
-    r = finish_file(staged, fd, mode, e);
+    r = stage_finish_file(staged, fd, mode, e);
     if (r == 0 && renameat(dir, name, dir, staged->slot.name) < 0)
         r = err_set(e, errno, "take over a staging file");
     if (r < 0)

@@ -13,6 +13,7 @@
 #ifndef SERVER_STAGE_H
 #define SERVER_STAGE_H
 
+#include "server/late.h"
 #include "server/workspace.h"
 #include "shared/changes.h"
 
@@ -45,6 +46,7 @@ struct stage {
     uint64_t checked_at; /* value of bytes when free space was last asked for */
     uint8_t *buffer;
     struct hash_state *hash;
+    struct late *late; /* borrowed; NULL: what is removed is freed at once */
 };
 
 int stage_init(struct stage *s, struct workspace *ws, uint64_t max_bytes, uint64_t min_free_bytes,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * librsync 2.3 behind one push interface. Its asserts are compiled in and it aborts when out of
- * memory, so nothing reaches it that was not checked before: own signatures carry a checksum, and
- * of foreign deltas it sees single commands that delta_cmd.c has found good.
+ * memory, so nothing foreign reaches it: own signatures carry a checksum, and foreign deltas are
+ * applied by delta_patch.c without it.
  */
 #include "shared/delta.h"
 #include "shared/delta_internal.h"
@@ -11,8 +11,6 @@
 #include <librsync.h>
 #include <pthread.h>
 #include <string.h>
-
-#include "shared/io.h"
 
 #include "shared/banned.h"
 
@@ -24,8 +22,6 @@ struct delta_job {
     rs_job_t *rs;
     rs_signature_t *sums; /* of a match */
     bool done;
-    int basis_fd;    /* of a patch */
-    int basis_error; /* why the basis could not be read: positive errno */
     struct buf rest; /* input that librsync left for the next call */
     uint8_t out[JOB_OUTPUT];
 };
@@ -120,42 +116,6 @@ int delta_job_match(const struct buf *sums, struct delta_job **ret)
     return 0;
 }
 
-/* RS_INPUT_ENDED at the end of the basis: RS_DONE with no bytes would make librsync ask for ever.
- */
-static rs_result read_basis(void *ctx, rs_long_t pos, size_t *len, void **data)
-{
-    struct delta_job *job = ctx;
-    ssize_t n = io_pread_full(job->basis_fd, *data, *len, (uint64_t)pos);
-
-    if (n < 0) {
-        job->basis_error = (int)-n;
-        return RS_IO_ERROR;
-    }
-    *len = (size_t)n;
-    return n == 0 ? RS_INPUT_ENDED : RS_DONE;
-}
-
-int delta_job_patch(int basis_fd, struct delta_job **ret)
-{
-    struct delta_job *job = job_new();
-
-    if (!job)
-        return -ENOMEM;
-    job->basis_fd = basis_fd;
-    job->rs = rs_patch_begin(read_basis, job);
-    *ret = job;
-    return 0;
-}
-
-static int job_error(const struct delta_job *job, rs_result result)
-{
-    if (result == RS_INPUT_ENDED)
-        return -ESTALE;
-    if (result == RS_MEM_ERROR)
-        return -ENOMEM;
-    return job->basis_error ? -job->basis_error : -EIO;
-}
-
 /* Run the job on b's input until it wants more than there is. */
 static int job_run(struct delta_job *job, rs_buffers_t *b, delta_sink *sink, void *ctx)
 {
@@ -166,7 +126,7 @@ static int job_run(struct delta_job *job, rs_buffers_t *b, delta_sink *sink, voi
         rs_result result = rs_job_iter(job->rs, b);
         size_t produced = JOB_OUTPUT - b->avail_out;
         if (result != RS_DONE && result != RS_BLOCKED)
-            return job_error(job, result);
+            return result == RS_MEM_ERROR ? -ENOMEM : -EIO;
         int r = produced ? sink(ctx, job->out, produced) : 0;
         if (r < 0)
             return r;

@@ -14,9 +14,9 @@
  *
  * Deltas are librsync streams (magic 0x72730236): COPY prefix, commands for the middle, COPY
  * suffix, END. They carry no size and no checksum: the caller names base, size and hash around them
- * and verifies the result. A foreign delta is never handed to librsync before every command in it
- * was checked: copies lie within the basis, the output's total equals the declared size, nothing
- * follows END, at most DELTA_COMMANDS_MAX commands.
+ * and verifies the result. A foreign delta never reaches librsync, and every command in it is
+ * checked before it acts: copies lie within the basis, the output's total equals the declared size,
+ * nothing follows END, at most DELTA_COMMANDS_MAX commands.
  *
  * Nothing here maps user files (a truncation would be a SIGBUS). Any thread, one object per thread.
  */

@@ -83,7 +83,7 @@ static int take_literal(struct delta_parser *p, uint64_t len, struct err *e)
         return refuse(p, "a literal is longer than what is left of the delta", e);
     p->literal_left = len;
     p->state = DELTA_IN_LITERAL;
-    return p->events.literal(p->events.ctx, p->head, p->head_have, len);
+    return p->events.literal(p->events.ctx, len);
 }
 
 static int take_copy(struct delta_parser *p, uint64_t pos, uint64_t len, struct err *e)
@@ -94,7 +94,7 @@ static int take_copy(struct delta_parser *p, uint64_t pos, uint64_t len, struct 
         return refuse(p, "a copy lies outside of the basis", e);
     if (!produce(p, len))
         return refuse(p, "a copy is empty or exceeds the size of the result", e);
-    int r = p->events.copy(p->events.ctx, p->head, p->head_have, pos, len);
+    int r = p->events.copy(p->events.ctx, pos, len);
     next_command(p);
     return r;
 }

@@ -2,7 +2,7 @@
 /*
  * What the files of the delta module share; only delta*.c include this.
  *
- *     delta.c        the only caller of librsync: its three jobs behind one push interface
+ *     delta.c        the only caller of librsync: its jobs behind one push interface
  *     delta_cmd.c    commands of a delta stream: strict parser, encoder; pure
  *     delta_sig.c    signatures: make, complete, save, load
  *     delta_make.c   find what is common, compose the stream
@@ -14,9 +14,9 @@
 #include "shared/delta.h"
 
 #define DELTA_MAGIC_BYTES 4
-#define DELTA_HEAD_MAX 17        /* a command's byte and two 64-bit parameters */
-#define DELTA_CHUNK (256 * 1024) /* how much of a file is read at once; a multiple of every block  \
-                                  */
+#define DELTA_HEAD_MAX 17 /* a command's byte and two 64-bit parameters */
+/* How much of a file is read or written at once; a multiple of every block. */
+#define DELTA_CHUNK (256 * 1024)
 #define DELTA_BLOCK_MIN 1024
 #define DELTA_BLOCK_MAX (64 * 1024)
 #define DELTA_BLOCKS_MAX (1u << 18)
@@ -50,11 +50,8 @@ int delta_job_sums(uint64_t size, uint32_t block, struct delta_job **ret) WARN_U
 /* In: a file. Out: its delta against the signature, which must have delta_job_sums_valid form and
  * at least one block. */
 int delta_job_match(const struct buf *sums, struct delta_job **ret) WARN_UNUSED;
-/* In: commands that were checked, each head in one piece. Out: the file they make of the basis. */
-int delta_job_patch(int basis_fd, struct delta_job **ret) WARN_UNUSED;
-/* Push len (at most DELTA_CHUNK) bytes through. With `last`: finish. 0, the sink's error, -ESTALE
- * (the basis became shorter) or another error of reading it, -ENOMEM, -EIO for anything else
- * librsync says. */
+/* Push len (at most DELTA_CHUNK) bytes through. With `last`: finish. 0, the sink's error, -ENOMEM,
+ * -EIO for anything else librsync says. */
 int delta_job_feed(struct delta_job *job, const void *data, size_t len, bool last, delta_sink *sink,
     void *ctx) WARN_UNUSED;
 void delta_job_free(struct delta_job *job);
@@ -72,12 +69,11 @@ struct delta_limits {
     uint64_t delta_len;  /* bytes of the whole stream; UINT64_MAX: not known */
 };
 
-/* Each is called for a command that was checked; a failure ends the parsing with it. `head` is the
- * command's own bytes, at most DELTA_HEAD_MAX. */
+/* Each is called for a command that was checked; a failure ends the parsing with it. */
 struct delta_events {
-    int (*literal)(void *ctx, const uint8_t *head, size_t head_len, uint64_t len);
+    int (*literal)(void *ctx, uint64_t len);
     int (*bytes)(void *ctx, const uint8_t *data, size_t len); /* of the literal */
-    int (*copy)(void *ctx, const uint8_t *head, size_t head_len, uint64_t pos, uint64_t len);
+    int (*copy)(void *ctx, uint64_t pos, uint64_t len);
     int (*end)(void *ctx);
     void *ctx;
 };

@@ -216,10 +216,8 @@ static int compose_literal(struct composer *c, uint64_t len)
 }
 
 /* librsync's commands, without its magic and its END. */
-static int on_literal(void *ctx, const uint8_t *head, size_t head_len, uint64_t len)
+static int on_literal(void *ctx, uint64_t len)
 {
-    (void)head;
-    (void)head_len;
     return compose_literal(ctx, len);
 }
 
@@ -228,10 +226,8 @@ static int on_bytes(void *ctx, const uint8_t *data, size_t len)
     return compose_bytes(ctx, data, len);
 }
 
-static int on_copy(void *ctx, const uint8_t *head, size_t head_len, uint64_t pos, uint64_t len)
+static int on_copy(void *ctx, uint64_t pos, uint64_t len)
 {
-    (void)head;
-    (void)head_len;
     return compose_copy(ctx, pos, len);
 }
 
