@@ -3,6 +3,7 @@
  * What the parts of agent/sync share.
  *     sync.c        open, close, scan, plan, push: the life of a difference
  *     sync_ops.c    one difference → operations (pure but for reading the project's files)
+ *     sync_delta.c  a file as a delta against what the server has
  *     sync_gone.c   vanished files, which may have been moved
  *     sync_names.c  sets of paths
  *     sync_set.c    operations → the body of one request, in memory or streamed
@@ -62,7 +63,8 @@ struct sync_sig_job {
     char *path;
     struct hash hash;
     uint64_t size;
-    bool edited; /* the server had another content there */
+    bool edited;           /* the server had another content there */
+    struct delta_sig *sig; /* what is known already, or NULL */
     struct sync_sig_job *next;
 };
 
@@ -197,8 +199,9 @@ int sync_repair(struct sync *s, struct err *e) WARN_UNUSED;
 int sync_steal(struct sync *s, struct err *e) WARN_UNUSED;
 
 /* ---- sync_sig.c */
+/* `sig` is taken: block hashes of this content, which were made with a delta, or NULL. */
 int sync_sig_want(struct sync *s, const char *path, const struct hash *hash, uint64_t size,
-    bool edited) WARN_UNUSED;
+    bool edited, struct delta_sig *sig) WARN_UNUSED;
 /* Make one signature; false: there is none to make. */
 bool sync_sig_step(struct sync *s);
 void sync_sig_drop_all(struct sync *s);

@@ -4,6 +4,7 @@
  * the tree may have changed again: what an item means is decided by what is there now and by what
  * the server will have when the earlier operations were applied (the index in memory).
  */
+#include "agent/sync_delta.h"
 #include "agent/sync_internal.h"
 
 #include <errno.h>
@@ -17,8 +18,6 @@
 #include "shared/banned.h"
 
 #define COPY_MIN_BYTES 1024 /* below, sending the content is as cheap and never refused */
-#define DELTA_MEMORY (4u * 1024 * 1024) /* larger deltas go to a temporary file */
-#define DELTA_PERCENT 60                /* of the file: above, the whole file is sent */
 
 /* Where one item's operations go. */
 struct emit {
@@ -230,78 +229,66 @@ static int add_known(struct emit *m, const struct hash *hash, uint64_t size)
     return 0;
 }
 
-/* ---- files: deltas */
-
-struct delta_out {
-    struct sync *s;
-    struct buf mem;
-    int fd; /* what does not fit in mem, all of it; -1: none */
-    uint64_t len;
-};
-
-static int spill(struct delta_out *out)
+/* The file as it is now is on its way: its entry, its totals, its signature. */
+static int sent(struct emit *m, const struct hash *hash, uint64_t size, struct delta_sig *sig)
 {
-    out->fd = openat(out->s->dir_fd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
-    if (out->fd < 0)
-        return -errno;
-    return io_write_all(out->fd, out->mem.data, out->mem.len);
-}
-
-static int take_delta(void *ctx, const void *data, size_t len)
-{
-    struct delta_out *out = ctx;
-    int r = 0;
-    if (out->fd < 0 && out->mem.len + len > DELTA_MEMORY)
-        r = spill(out);
-    if (r == 0)
-        r = out->fd >= 0 ? io_write_all(out->fd, data, len) : buf_add(&out->mem, data, len);
-    out->len += len;
+    bool edited = m->old && m->old->kind == TREE_FILE;
+    m->set->content_bytes += size;
+    int r = note(m, hash, size, NULL);
+    if (r == 0 && size >= DELTA_MIN_FILE)
+        return sync_sig_want(m->s, m->path, hash, size, edited, sig);
+    delta_sig_free(sig);
     return r;
 }
 
-static int emit_patch(struct emit *m, const struct hash *hash, uint64_t size, struct delta_out *out)
+/* ---- files: deltas */
+
+static int emit_patch(struct emit *m, uint64_t size, struct sync_delta *d)
 {
     struct change_op op = {.kind = CHANGE_PATCH,
         .path = m->path,
         .mode = m->mode,
         .size = size,
-        .hash = *hash,
+        .hash = d->hash,
         .has_hash = true,
-        .content_len = out->len};
+        .content_len = d->len};
     base_of(m->old, &op);
-    if (out->fd < 0)
-        return emit_op(m, &op, out->mem.data);
+    if (d->fd < 0)
+        return emit_op(m, &op, d->mem.data);
     contest(m);
-    return sync_set_stream(m->set, &op, fd_take(&out->fd), m->e);
+    return sync_set_stream(m->set, &op, fd_take(&d->fd), m->e);
 }
 
-/* 1 sent as a delta, 0 not (no signature, no gain), <0. On 1 *ret_hash is the content's hash.
+/* 1 it is done as a delta, or without any content; 0 not (no signature, no gain), <0.
  * `expected`: only if the content has this hash; NULL: whatever it is. */
-static int try_delta(struct emit *m, int fd, const struct hash *expected, struct hash *ret_hash)
+static int try_delta(struct emit *m, int fd, const struct hash *expected)
 {
-    struct delta_result result;
-    CLEANUP(delta_sig_freep) struct delta_sig *sig = NULL;
-    const struct manifest_entry *old = m->old;
+    struct sync_delta d;
     uint64_t size = m->st.size;
-    if (!old || old->kind != TREE_FILE || size < DELTA_MIN_FILE || old->size < DELTA_MIN_FILE ||
-        index_sig_load(m->s->index, &old->hash, old->size, &sig) < 0)
-        return 0;
-    struct delta_out out = {.s = m->s, .fd = -1};
-    buf_init(&out.mem, DELTA_MEMORY + 1024 * 1024);
-    int r = delta_make(sig, fd, size, size / 100 * DELTA_PERCENT, take_delta, &out, &result, NULL);
-    if (r == 0 && (!expected || hash_equal(expected, &result.hash))) {
-        *ret_hash = result.hash;
+    struct sync_gone *from = m->old ? NULL : sync_delta_origin(m->s, m->path, &m->st);
+    const char *base = from ? from->path : m->path;
+    int r = sync_delta_make(m->s, manifest_get(index_manifest(m->s->index), base), fd, size, &d);
+    if (r < 0)
+        r = no_memory(m->e);
+    if (r == 1 && expected && !hash_equal(expected, &d.hash))
+        r = 0;
+    if (r == 1) {
         /* Content that is already there under another name costs even less. */
-        r = expected ? 0 : add_known(m, &result.hash, size);
-        if (r == 0) {
-            r = emit_patch(m, &result.hash, size, &out);
-            r = r < 0 ? r : 1;
+        int known = expected ? 0 : add_known(m, &d.hash, size);
+        r = known;
+        if (known == 1)
+            r = note(m, &d.hash, size, NULL);
+        if (known == 0 && from) {
+            r = add_move(m, from, &from->hash);
+            m->old = manifest_get(index_manifest(m->s->index), m->path);
         }
-    } else {
-        r = r == -ENOMEM ? no_memory(m->e) : 0;
+        if (known == 0 && r == 0)
+            r = emit_patch(m, size, &d);
+        if (known == 0 && r == 0)
+            r = sent(m, &d.hash, size, ptr_take(&d.sig));
+        r = r < 0 ? r : 1;
     }
-    buf_release(&out.mem);
-    fd_closep(&out.fd);
+    sync_delta_release(&d);
     return r;
 }
 
@@ -322,17 +309,6 @@ static int emit_put(
         return emit_op(m, &op, data);
     contest(m);
     return sync_set_stream(m->set, &op, fd, m->e);
-}
-
-/* The file as it is now is on its way: its entry, its totals, its signature. */
-static int sent(struct emit *m, const struct hash *hash, uint64_t size)
-{
-    bool edited = m->old && m->old->kind == TREE_FILE;
-    m->set->content_bytes += size;
-    int r = note(m, hash, size, NULL);
-    if (r == 0 && size >= DELTA_MIN_FILE)
-        r = sync_sig_want(m->s, m->path, hash, size, edited);
-    return r;
 }
 
 static bool same_file(const struct tree_stat *a, const struct tree_stat *b)
@@ -367,7 +343,7 @@ static int read_whole(struct emit *m, int fd, struct buf *b)
 static int add_small(struct emit *m, int fd)
 {
     CLEANUP(buf_release) struct buf b;
-    struct hash hash, patched;
+    struct hash hash;
     /* Room for a file that grows while it is read, twice over. */
     buf_init(&b, 4 * SYNC_MEMORY_FILE);
     int r =
@@ -386,10 +362,11 @@ static int add_small(struct emit *m, int fd)
         return r;
     if (r == 1)
         return note(m, &hash, b.len, NULL);
-    r = b.len == m->st.size ? try_delta(m, fd, &hash, &patched) : 0;
-    if (r == 0)
-        r = emit_put(m, &hash, b.len, b.data, -1);
-    return r < 0 ? r : sent(m, &hash, b.len);
+    r = b.len == m->st.size ? try_delta(m, fd, &hash) : 0;
+    if (r != 0)
+        return r < 0 ? r : 0;
+    r = emit_put(m, &hash, b.len, b.data, -1);
+    return r < 0 ? r : sent(m, &hash, b.len, NULL);
 }
 
 /* A file of which only pieces are in memory at a time. Takes over *fd if it is streamed. */
@@ -397,11 +374,9 @@ static int add_large(struct emit *m, int *fd)
 {
     struct hash hash;
     uint64_t size = m->st.size;
-    int r = try_delta(m, *fd, NULL, &hash);
-    if (r < 0)
-        return r;
-    if (r == 1)
-        return sent(m, &hash, size);
+    int r = try_delta(m, *fd, NULL);
+    if (r != 0)
+        return r < 0 ? r : 0;
     r = hash_fd(*fd, &hash, &size, m->e);
     if (r == 0)
         r = add_known(m, &hash, size);
@@ -410,7 +385,7 @@ static int add_large(struct emit *m, int *fd)
     if (r == 1)
         return note(m, &hash, size, NULL);
     r = emit_put(m, &hash, size, NULL, fd_take(fd));
-    return r < 0 ? r : sent(m, &hash, size);
+    return r < 0 ? r : sent(m, &hash, size, NULL);
 }
 
 /* What is here may be no file any more: -ENOENT and such, and nothing was done. */

@@ -14,16 +14,17 @@
 #define COMPLETE_IDLE (UINT64_C(64) * 1024 * 1024)
 #define JOBS_MAX 100000
 
-int sync_sig_want(
-    struct sync *s, const char *path, const struct hash *hash, uint64_t size, bool edited)
+int sync_sig_want(struct sync *s, const char *path, const struct hash *hash, uint64_t size,
+    bool edited, struct delta_sig *sig)
 {
-    if (s->job_count >= JOBS_MAX)
-        return 0;
-    struct sync_sig_job *job = calloc(1, sizeof(*job));
+    struct sync_sig_job *job = s->job_count < JOBS_MAX ? calloc(1, sizeof(*job)) : NULL;
     if (!job || !(job->path = strdup(path))) {
+        int r = job || s->job_count < JOBS_MAX ? -ENOMEM : 0;
         free(job);
-        return -ENOMEM;
+        delta_sig_free(sig);
+        return r;
     }
+    job->sig = sig;
     job->hash = *hash;
     job->size = size;
     job->edited = edited;
@@ -35,6 +36,7 @@ int sync_sig_want(
 
 static void job_free(struct sync_sig_job *job)
 {
+    delta_sig_free(job->sig);
     free(job->path);
     free(job);
 }
@@ -48,14 +50,17 @@ static void make(struct sync *s, const struct sync_sig_job *job)
     struct hash hash;
     bool complete =
         s->patient ? job->size <= COMPLETE_IDLE : job->edited && job->size <= COMPLETE_EDITED;
+    /* Without it the next change of this file costs more bytes, that is all. */
+    if (job->sig && !complete) {
+        (void)!index_sig_save(s->index, &job->hash, job->sig);
+        return;
+    }
     if (tree_open_file(s->tree, job->path, &fd, &st, NULL) < 0 || st.size != job->size)
         return;
     if (delta_sig_make(fd, job->size, complete, &sig, &hash, NULL) < 0 ||
         !hash_equal(&hash, &job->hash))
         return;
-    /* Without it the next change of this file costs more bytes, that is all. */
-    if (index_sig_save(s->index, &hash, sig) < 0)
-        return;
+    (void)!index_sig_save(s->index, &hash, sig);
 }
 
 bool sync_sig_step(struct sync *s)

@@ -20,7 +20,6 @@
 
 struct delta_job {
     rs_job_t *rs;
-    rs_signature_t *sums; /* of a match */
     bool done;
     struct buf rest; /* input that librsync left for the next call */
     uint8_t out[JOB_OUTPUT];
@@ -50,8 +49,6 @@ void delta_job_free(struct delta_job *job)
         return;
     if (job->rs)
         (void)rs_job_free(job->rs);
-    if (job->sums)
-        rs_free_sumset(job->sums);
     buf_release(&job->rest);
     free(job);
 }
@@ -95,24 +92,51 @@ static int sink_nothing(void *ctx, const void *data, size_t len)
     return len ? -EIO : 0;
 }
 
-int delta_job_match(const struct buf *sums, struct delta_job **ret)
-{
-    CLEANUP(delta_job_freep) struct delta_job *load = job_new();
-    CLEANUP(delta_job_freep) struct delta_job *job = job_new();
+struct delta_sums {
+    rs_signature_t *rs;
+};
 
-    if (!load || !job)
+void delta_sums_free(struct delta_sums *sums)
+{
+    if (sums && sums->rs)
+        rs_free_sumset(sums->rs);
+    free(sums);
+}
+
+void delta_sums_freep(struct delta_sums **sums)
+{
+    delta_sums_free(*sums);
+    *sums = NULL;
+}
+
+int delta_sums_load(const struct buf *sums, struct delta_sums **ret)
+{
+    CLEANUP(delta_sums_freep) struct delta_sums *loaded = calloc(1, sizeof(*loaded));
+    CLEANUP(delta_job_freep) struct delta_job *load = job_new();
+
+    if (!load || !loaded)
         return -ENOMEM;
-    load->rs = rs_loadsig_begin(&job->sums);
+    load->rs = rs_loadsig_begin(&loaded->rs);
     for (size_t at = 0; at < sums->len; at += DELTA_CHUNK) {
         size_t n = sums->len - at < DELTA_CHUNK ? sums->len - at : DELTA_CHUNK;
         int r = delta_job_feed(load, sums->data + at, n, at + n == sums->len, sink_nothing, NULL);
         if (r < 0)
             return r;
     }
-    if (rs_build_hash_table(job->sums) != RS_DONE)
+    if (rs_build_hash_table(loaded->rs) != RS_DONE)
         return -ENOMEM;
-    job->rs = rs_delta_begin(job->sums);
-    *ret = ptr_take(&job);
+    *ret = ptr_take(&loaded);
+    return 0;
+}
+
+int delta_job_match(const struct delta_sums *sums, struct delta_job **ret)
+{
+    struct delta_job *job = job_new();
+
+    if (!job)
+        return -ENOMEM;
+    job->rs = rs_delta_begin(sums->rs);
+    *ret = job;
     return 0;
 }
 

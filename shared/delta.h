@@ -7,16 +7,17 @@
  *     delta_make(sig, fd_of_the_new_version, sink, …)           at the next change
  *     delta_patch(basis_fd, delta source, sink, new size, …)    on the receiver
  *
- * A signature holds the hash of each fixed block, which finds the common beginning and end in one
- * pass of XXH3 (26–38 ms for 256 MiB), and librsync's sums for the part between; those cost 10 ×
- * more and may be added later (delta_sig_complete), when there is time: without them the middle is
- * sent as it is. Block size: clamp(2^ceil(log2(size / 2^18)), 1 KiB, 64 KiB).
+ * A signature holds the hash of each fixed block, which finds in one pass of XXH3 what stands where
+ * it stood or was shifted by the difference in size, and librsync's sums for what lies between;
+ * those cost 10 × more and may be added later (delta_sig_complete), when there is time: without
+ * them what lies between is sent as it is. Block size: clamp(2^ceil(log2(size / 2^18)), 1 KiB, 64
+ * KiB).
  *
- * Deltas are librsync streams (magic 0x72730236): COPY prefix, commands for the middle, COPY
- * suffix, END. They carry no size and no checksum: the caller names base, size and hash around them
- * and verifies the result. A foreign delta never reaches librsync, and every command in it is
- * checked before it acts: copies lie within the basis, the output's total equals the declared size,
- * nothing follows END, at most DELTA_COMMANDS_MAX commands.
+ * Deltas are librsync streams (magic 0x72730236). They carry no size and no checksum: the caller
+ * names base, size and hash around them and verifies the result. A foreign delta never reaches
+ * librsync, and every command in it is checked before it acts: copies lie within the basis, the
+ * output's total equals the declared size, nothing follows END, at most DELTA_COMMANDS_MAX
+ * commands.
  *
  * Nothing here maps user files (a truncation would be a SIGBUS). Any thread, one object per thread.
  */
@@ -70,9 +71,10 @@ int delta_sig_load(const void *data, size_t len, struct delta_sig **ret, struct 
 
 struct delta_result {
     struct hash hash;      /* of the new version, as read while making the delta */
-    uint64_t prefix_bytes; /* common beginning and end that were found by block hashes */
-    uint64_t suffix_bytes;
-    uint64_t delta_bytes; /* size of the stream given to sink */
+    uint64_t copied_bytes; /* found by block hashes */
+    uint64_t delta_bytes;  /* size of the stream given to sink */
+    struct delta_sig *sig; /* of the new version, without librsync's sums; the caller's. NULL if its
+                              blocks have another length: make it with delta_sig_make */
 };
 
 /*
@@ -80,12 +82,33 @@ struct delta_result {
  * -E2BIG as soon as it has produced more than max_bytes: the whole file is cheaper then. -ESTALE if
  * the file's size or mtime changed meanwhile. After an error what sink received is worthless.
  *
- * ret->hash is of all bytes of the new version as they were read first; those between the common
- * beginning and end are read a second time. A change between the two that leaves no trace in size
- * and mtime makes a delta whose result has another hash: the receiver compares and refuses it.
+ * ret->hash is of all bytes of the new version as they were read first; what is not found by block
+ * hashes is read a second time. A change between the two that leaves no trace in size and mtime
+ * makes a delta whose result has another hash: the receiver compares and refuses it.
  */
 int delta_make(const struct delta_sig *sig, int fd, uint64_t size, uint64_t max_bytes,
     delta_sink *sink, void *ctx, struct delta_result *ret, struct err *e) WARN_UNUSED;
+
+/*
+ * The same in steps, so that the stream is on its way while the file is still read. `eager` gives
+ * to the sink what is known after each step, at most 8 MiB of the result later; else it is
+ * collected. sig and fd are borrowed. Order: new, step while it returns 1, hash, take_sig, free.
+ */
+struct delta_maker;
+int delta_maker_new(const struct delta_sig *sig, int fd, uint64_t size, uint64_t max_bytes,
+    struct delta_maker **ret, struct err *e) WARN_UNUSED;
+void delta_maker_free(struct delta_maker *m);
+void delta_maker_freep(struct delta_maker **m);
+/* 1 and there is more, 0 at the end, or an error as from delta_make. */
+int delta_maker_step(
+    struct delta_maker *m, bool eager, delta_sink *sink, void *ctx, struct err *e) WARN_UNUSED;
+/* So far: bytes read, bytes of them found in the old version, and is any difference certain? */
+uint64_t delta_maker_at(const struct delta_maker *m);
+uint64_t delta_maker_copied(const struct delta_maker *m);
+bool delta_maker_differs(const struct delta_maker *m);
+/* At the end. */
+void delta_maker_hash(const struct delta_maker *m, struct hash *ret);
+struct delta_sig *delta_maker_take_sig(struct delta_maker *m); /* as delta_result.sig */
 
 /*
  * Apply a foreign delta of exactly delta_len bytes from source to the basis (pread; its size is

@@ -5,7 +5,8 @@
  *     delta.c        the only caller of librsync: its jobs behind one push interface
  *     delta_cmd.c    commands of a delta stream: strict parser, encoder; pure
  *     delta_sig.c    signatures: make, complete, save, load
- *     delta_make.c   find what is common, compose the stream
+ *     delta_scan.c   which blocks of the old version are in the new one
+ *     delta_make.c   compose the stream
  *     delta_patch.c  apply a foreign stream
  */
 #ifndef SHARED_DELTA_INTERNAL_H
@@ -37,6 +38,10 @@ static inline uint32_t delta_sig_block_len(const struct delta_sig *sig, uint32_t
     return rest < sig->block ? (uint32_t)rest : sig->block;
 }
 
+/* A signature of a file of this size whose block hashes are not filled in yet; NULL where its
+ * blocks would not be of this length. */
+int delta_sig_blank(
+    uint64_t size, uint32_t block, struct delta_sig **ret, struct err *e) WARN_UNUSED;
 /* pread of exactly len bytes: -ESTALE when the file ends before, for it was longer a moment ago. */
 int delta_read(int fd, void *data, size_t len, uint64_t offset, struct err *e) WARN_UNUSED;
 /* fstat: -ESTALE unless fd has `size` bytes now; its mtime goes to *ret_mtime_ns (may be NULL). */
@@ -47,9 +52,14 @@ struct delta_job;
 
 /* In: a file of `size` bytes. Out: its signature. -ENOMEM, -EINVAL. */
 int delta_job_sums(uint64_t size, uint32_t block, struct delta_job **ret) WARN_UNUSED;
-/* In: a file. Out: its delta against the signature, which must have delta_job_sums_valid form and
- * at least one block. */
-int delta_job_match(const struct buf *sums, struct delta_job **ret) WARN_UNUSED;
+/* A signature's sums, which must have delta_job_sums_valid form and at least one block, ready to be
+ * looked up. */
+struct delta_sums;
+int delta_sums_load(const struct buf *sums, struct delta_sums **ret) WARN_UNUSED;
+void delta_sums_free(struct delta_sums *sums);
+void delta_sums_freep(struct delta_sums **sums);
+/* In: a file. Out: its delta against these sums, which must outlive the job. */
+int delta_job_match(const struct delta_sums *sums, struct delta_job **ret) WARN_UNUSED;
 /* Push len (at most DELTA_CHUNK) bytes through. With `last`: finish. 0, the sink's error, -ENOMEM,
  * -EIO for anything else librsync says. */
 int delta_job_feed(struct delta_job *job, const void *data, size_t len, bool last, delta_sink *sink,
@@ -59,6 +69,35 @@ void delta_job_freep(struct delta_job **job);
 /* Is this a signature that delta_job_sums may have made of a file of size bytes with these blocks?
  */
 bool delta_job_sums_valid(const uint8_t *data, size_t len, uint32_t block, uint32_t count);
+
+/* ---- delta_scan.c */
+
+/* What is found in the new version, in its order. A failure ends the scan with it. */
+struct delta_found {
+    int (*copy)(void *ctx, uint64_t old_pos, uint64_t len); /* these old bytes come next */
+    int (*gap)(void *ctx, uint64_t from, uint64_t len);     /* these new bytes come next */
+    void *ctx;
+};
+
+struct delta_scan {
+    const struct delta_sig *sig;
+    struct delta_sig *made; /* gets the block hashes of the new version; NULL: other blocks */
+    uint64_t size;          /* of the new version */
+    struct delta_found found;
+    enum delta_align { DELTA_OWN, DELTA_MOVED, DELTA_GAP } align; /* where pos is equal, if it is */
+    uint64_t pos;    /* in the new version; told up to here */
+    uint64_t copied; /* bytes in copies */
+    uint32_t own;    /* block at its own place to look at next */
+    uint32_t moved;  /* old block to look for at its shifted place next */
+};
+
+void delta_scan_init(struct delta_scan *s, const struct delta_sig *sig, uint64_t size,
+    struct delta_sig *made, const struct delta_found *found);
+/* The next bytes: data stands at `at`, and begins with what the last call did not use. */
+int delta_scan_feed(struct delta_scan *s, const uint8_t *data, size_t len, uint64_t at,
+    size_t *ret_used) WARN_UNUSED;
+/* After the last byte. */
+int delta_scan_end(struct delta_scan *s) WARN_UNUSED;
 
 /* ---- delta_cmd.c */
 

@@ -1,16 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A delta in two steps. The first reads the new version once: the hash of all of it, and by block
- * hashes the common beginning and the common end. Block i of an end that is common lies at
- * i * block + (new size - old size), so one pass finds both: it compares at the blocks' own places
- * until the first that differs, and from there at the shifted ones, where the run of equal blocks
- * that reaches the end of the file counts. The second step reads what lies between once more and
- * sends it as it is, or through librsync when there are sums and it is worth it.
+ * A delta in one pass over the new version: what delta_scan.c finds becomes commands while the file
+ * is still read, so that whoever applies them can begin. A gap is read once more and sent as it is,
+ * or through librsync when there are sums and it is worth it.
  *
- * The hash is of the bytes of the first step. If what lies between changes before the second, or
- * two blocks share an XXH3-64, the delta makes another file than the hash says: the receiver
- * compares and refuses, so a wrong hash is never recorded. A changed size or mtime is noticed here
- * already.
+ * The hash is of the bytes of the pass. If a gap changes before it is read again, or two blocks
+ * share an XXH3-64, the delta makes another file than the hash says: the receiver compares and
+ * refuses, so a wrong hash is never recorded. A changed size or mtime is noticed here already.
  */
 #include "shared/delta.h"
 #include "shared/delta_internal.h"
@@ -20,101 +16,12 @@
 
 #include "shared/banned.h"
 
-#define SMALL_MIDDLE_BLOCKS 8 /* loading librsync's sums costs more than it could save */
+#define SMALL_GAP_BLOCKS 8 /* librsync would find little in it */
 #define OUTPUT_BUFFER (64 * 1024)
+#define EAGER_COPY                                                                                 \
+    (UINT64_C(8) * 1024 * 1024) /* a copy is told at this length, if it is waited for */
 
-/* ---- step one */
-
-struct scan {
-    const struct delta_sig *sig;
-    uint64_t new_size;
-    bool in_suffix;    /* past the common beginning */
-    uint32_t next;     /* old block to compare next */
-    uint64_t prefix;   /* bytes; final when in_suffix */
-    uint64_t run_from; /* where the current run of equal blocks begins; new_size: there is none */
-};
-
-/* Where the next old block would lie in the new version. In the suffix that is shifted, and never
- * before the prefix' end; unsigned wrap-around is undone by the addition. */
-static uint64_t scan_place(const struct scan *s)
-{
-    uint64_t at = (uint64_t)s->next * s->sig->block;
-
-    return s->in_suffix ? at + s->new_size - s->sig->size : at;
-}
-
-static void scan_enter_suffix(struct scan *s)
-{
-    const uint64_t block = s->sig->block;
-    uint64_t old_at = (uint64_t)s->next * block;
-
-    s->prefix = old_at < s->sig->size ? old_at : s->sig->size;
-    s->in_suffix = true;
-    /* The first block whose shifted place is at or behind the prefix' end. */
-    uint64_t from = s->prefix + s->sig->size;
-    from = from > s->new_size ? from - s->new_size : 0;
-    s->next = (uint32_t)((from + block - 1) / block);
-}
-
-/* Compare the blocks that lie in data, which stands at new offset `at`; returns how many of its
- * bytes are not needed again. */
-static size_t scan_blocks(struct scan *s, const uint8_t *data, size_t len, uint64_t at)
-{
-    const struct delta_sig *sig = s->sig;
-
-    for (;;) {
-        if (!s->in_suffix && (s->next == sig->count ||
-                                 scan_place(s) + delta_sig_block_len(sig, s->next) > s->new_size))
-            scan_enter_suffix(s);
-        if (s->in_suffix && s->next >= sig->count)
-            return len;
-        uint64_t place = scan_place(s) - at;
-        uint32_t n = delta_sig_block_len(sig, s->next);
-        if (place >= len)
-            return len;
-        if (n > len - place)
-            return (size_t)place;
-        bool equal = hash_block64(data + place, n) == sig->blocks[s->next];
-        if (!s->in_suffix && !equal) {
-            scan_enter_suffix(s);
-            continue;
-        }
-        if (s->in_suffix && !equal)
-            s->run_from = s->new_size;
-        else if (s->in_suffix && s->run_from == s->new_size)
-            s->run_from = at + place;
-        s->next++;
-    }
-}
-
-/* The whole file once. */
-static int scan_file(struct scan *s, int fd, struct hash *ret_hash, struct err *e)
-{
-    CLEANUP(freep) uint8_t *data = malloc(DELTA_CHUNK + DELTA_BLOCK_MAX);
-    CLEANUP(hash_state_freep) struct hash_state *whole = hash_state_new();
-    size_t have = 0; /* bytes kept from the previous round: a block that was cut */
-
-    if (!data || !whole)
-        return err_set(e, ENOMEM, "make a delta");
-    for (uint64_t at = 0; at < s->new_size;) {
-        uint64_t left = s->new_size - at;
-        size_t n = left < DELTA_CHUNK ? (size_t)left : DELTA_CHUNK;
-        int r = delta_read(fd, data + have, n, at, e);
-        if (r < 0)
-            return r;
-        hash_state_add(whole, data + have, n);
-        size_t used = scan_blocks(s, data, have + n, at - have);
-        at += n;
-        have = have + n - used;
-        memmove(data, data + used, have);
-    }
-    if (!s->in_suffix)
-        scan_enter_suffix(s);
-    hash_state_get(whole, ret_hash);
-    return 0;
-}
-
-/* ---- step two */
+/* ---- commands */
 
 struct composer {
     const struct delta_sig *sig;
@@ -124,7 +31,9 @@ struct composer {
     uint32_t commands;
     uint64_t copy_pos, copy_len; /* not written yet: the next copy may continue it */
     struct buf out;
+    struct delta_sums *sums;     /* for librsync; loaded at the first gap that needs them */
     struct delta_parser *parser; /* of librsync's stream */
+    int fd;                      /* the new version */
     struct err *e;
 };
 
@@ -269,80 +178,207 @@ static int compose_range(
     return 0;
 }
 
-static int compose_middle(struct composer *c, int fd, uint64_t from, uint64_t len)
+/* Through librsync. */
+static int compose_matched(struct composer *c, uint64_t from, uint64_t len)
 {
-    const struct delta_sig *sig = c->sig;
     CLEANUP(delta_job_freep) struct delta_job *job = NULL;
-    struct delta_limits limits = {sig->size, len, UINT64_MAX};
+    struct delta_limits limits = {c->sig->size, len, UINT64_MAX};
     struct delta_events events = {on_literal, on_bytes, on_copy, on_end, c};
     struct delta_parser parser;
+    int r = c->sums ? 0 : delta_sums_load(&c->sig->sums, &c->sums);
 
-    if (len == 0)
-        return 0;
-    if (sig->count == 0 || !delta_sig_is_complete(sig) ||
-        len <= (uint64_t)SMALL_MIDDLE_BLOCKS * sig->block) {
-        if (len > c->max_bytes)
-            return err_say(c->e, E2BIG, "the delta is larger than it may be");
-        int r = compose_literal(c, len);
-        return r < 0 ? r : compose_range(c, NULL, fd, from, len);
-    }
-    int r = delta_job_match(&sig->sums, &job);
+    if (r == 0)
+        r = delta_job_match(c->sums, &job);
     if (r < 0)
         return err_set(c->e, -r, "load a signature's sums");
     delta_parser_init(&parser, &limits, &events);
     c->parser = &parser;
-    r = compose_range(c, job, fd, from, len);
+    r = compose_range(c, job, c->fd, from, len);
     return r < 0 ? r : delta_parser_finish(&parser, c->e);
 }
 
-static int compose(struct composer *c, const struct scan *s, int fd)
-{
-    const uint64_t suffix = s->new_size - s->run_from;
-    uint8_t head[DELTA_HEAD_MAX];
-    int r = compose_bytes(c, head, delta_encode_magic(head));
+/* ---- what the scan finds */
 
+static int found_copy(void *ctx, uint64_t pos, uint64_t len)
+{
+    return compose_copy(ctx, pos, len);
+}
+
+static int found_gap(void *ctx, uint64_t from, uint64_t len)
+{
+    struct composer *c = ctx;
+
+    if (c->sig->count && delta_sig_is_complete(c->sig) &&
+        len > (uint64_t)SMALL_GAP_BLOCKS * c->sig->block)
+        return compose_matched(c, from, len);
+    if (len > c->max_bytes - c->written)
+        return err_say(c->e, E2BIG, "the delta is larger than it may be");
+    int r = compose_literal(c, len);
+    return r < 0 ? r : compose_range(c, NULL, c->fd, from, len);
+}
+
+/* ---- the maker */
+
+struct delta_maker {
+    struct composer c;
+    struct delta_scan scan;
+    struct hash_state *whole;
+    struct delta_sig *made;
+    uint64_t size, at; /* of the new version; read so far */
+    int64_t mtime_ns;
+    uint8_t *data; /* a block that was cut, then a chunk */
+    size_t have;
+    bool begun, ended;
+    struct err ignored;
+};
+
+void delta_maker_free(struct delta_maker *m)
+{
+    if (!m)
+        return;
+    buf_release(&m->c.out);
+    delta_sums_free(m->c.sums);
+    delta_sig_free(m->made);
+    hash_state_free(m->whole);
+    free(m->data);
+    free(m);
+}
+
+void delta_maker_freep(struct delta_maker **m)
+{
+    delta_maker_free(*m);
+    *m = NULL;
+}
+
+int delta_maker_new(const struct delta_sig *sig, int fd, uint64_t size, uint64_t max_bytes,
+    struct delta_maker **ret, struct err *e)
+{
+    if (size > DELTA_FILE_MAX)
+        return err_say(e, EFBIG, "files above 16 GiB are not sent");
+    CLEANUP(delta_maker_freep) struct delta_maker *m = calloc(1, sizeof(*m));
+    if (!m)
+        return err_set(e, ENOMEM, "make a delta");
+    m->size = size;
+    m->c = (struct composer){.sig = sig, .max_bytes = max_bytes, .fd = fd};
+    buf_init(&m->c.out, OUTPUT_BUFFER);
+    m->whole = hash_state_new();
+    m->data = malloc(DELTA_CHUNK + DELTA_BLOCK_MAX);
+    if (!m->whole || !m->data)
+        return err_set(e, ENOMEM, "make a delta");
+    int r = delta_check_size(fd, size, &m->mtime_ns, e);
     if (r == 0)
-        r = compose_copy(c, 0, s->prefix);
-    if (r == 0)
-        r = compose_middle(c, fd, s->prefix, s->run_from - s->prefix);
-    if (r == 0)
-        r = compose_copy(c, c->sig->size - suffix, suffix);
+        r = delta_sig_blank(size, sig->block, &m->made, e);
+    if (r < 0)
+        return r;
+    struct delta_found found = {found_copy, found_gap, &m->c};
+    delta_scan_init(&m->scan, sig, size, m->made, &found);
+    *ret = ptr_take(&m);
+    return 0;
+}
+
+static int maker_read(struct delta_maker *m)
+{
+    uint64_t left = m->size - m->at;
+    size_t n = left < DELTA_CHUNK ? (size_t)left : DELTA_CHUNK, used = 0;
+    int r = delta_read(m->c.fd, m->data + m->have, n, m->at, m->c.e);
+
+    if (r < 0)
+        return r;
+    hash_state_add(m->whole, m->data + m->have, n);
+    r = delta_scan_feed(&m->scan, m->data, m->have + n, m->at - m->have, &used);
+    if (r < 0)
+        return r;
+    m->at += n;
+    m->have = m->have + n - used;
+    memmove(m->data, m->data + used, m->have);
+    return 0;
+}
+
+static int maker_end(struct delta_maker *m)
+{
+    struct composer *c = &m->c;
+    uint8_t head[DELTA_HEAD_MAX];
+    int64_t mtime_ns;
+    int r = delta_scan_end(&m->scan);
+
     if (r == 0)
         r = compose_pending(c);
     if (r == 0)
         r = compose_command(c, head, delta_encode_end(head));
-    return r == 0 ? compose_flush(c) : r;
+    if (r == 0)
+        r = compose_flush(c);
+    if (r == 0)
+        r = delta_check_size(c->fd, m->size, &mtime_ns, c->e);
+    if (r == 0 && mtime_ns != m->mtime_ns)
+        r = err_say(c->e, ESTALE, "the file was written to while it was read");
+    m->ended = r == 0;
+    return r;
+}
+
+int delta_maker_step(struct delta_maker *m, bool eager, delta_sink *sink, void *ctx, struct err *e)
+{
+    struct composer *c = &m->c;
+    uint8_t head[DELTA_HEAD_MAX];
+    int r = 0;
+
+    if (m->ended)
+        return 0;
+    m->ignored = (struct err)ERR_INIT;
+    c->e = e ? e : &m->ignored;
+    c->sink = sink;
+    c->ctx = ctx;
+    if (!m->begun)
+        r = compose_bytes(c, head, delta_encode_magic(head));
+    m->begun = true;
+    if (r == 0)
+        r = m->at < m->size ? maker_read(m) : maker_end(m);
+    if (r == 0 && eager && c->copy_len >= EAGER_COPY)
+        r = compose_pending(c);
+    if (r == 0 && eager && c->copy_len == 0)
+        r = compose_flush(c);
+    return r < 0 ? r : !m->ended;
+}
+
+uint64_t delta_maker_at(const struct delta_maker *m)
+{
+    return m->at;
+}
+
+uint64_t delta_maker_copied(const struct delta_maker *m)
+{
+    return m->scan.copied;
+}
+
+bool delta_maker_differs(const struct delta_maker *m)
+{
+    return m->size != m->scan.sig->size || m->scan.align != DELTA_OWN ||
+           m->scan.copied != m->scan.pos;
+}
+
+void delta_maker_hash(const struct delta_maker *m, struct hash *ret)
+{
+    hash_state_get(m->whole, ret);
+}
+
+struct delta_sig *delta_maker_take_sig(struct delta_maker *m)
+{
+    return m->ended ? ptr_take(&m->made) : NULL;
 }
 
 int delta_make(const struct delta_sig *sig, int fd, uint64_t size, uint64_t max_bytes,
     delta_sink *sink, void *ctx, struct delta_result *ret, struct err *e)
 {
-    struct scan s = {.sig = sig, .new_size = size, .run_from = size};
-    struct err ignored = ERR_INIT;
-    struct composer c = {
-        .sig = sig, .sink = sink, .ctx = ctx, .max_bytes = max_bytes, .e = e ? e : &ignored};
-    struct hash hash;
-    int64_t before_ns, after_ns;
+    CLEANUP(delta_maker_freep) struct delta_maker *m = NULL;
+    int r = delta_maker_new(sig, fd, size, max_bytes, &m, e);
 
-    if (size > DELTA_FILE_MAX)
-        return err_say(e, EFBIG, "files above 16 GiB are not sent");
-    int r = delta_check_size(fd, size, &before_ns, e);
     if (r == 0)
-        r = scan_file(&s, fd, &hash, e);
+        while ((r = delta_maker_step(m, false, sink, ctx, e)) > 0)
+            ;
     if (r < 0)
         return r;
-    buf_init(&c.out, OUTPUT_BUFFER);
-    r = compose(&c, &s, fd);
-    buf_release(&c.out);
-    if (r == 0)
-        r = delta_check_size(fd, size, &after_ns, e);
-    if (r < 0)
-        return r;
-    if (before_ns != after_ns)
-        return err_say(e, ESTALE, "the file was written to while it was read");
-    *ret = (struct delta_result){.hash = hash,
-        .prefix_bytes = s.prefix,
-        .suffix_bytes = size - s.run_from,
-        .delta_bytes = c.written};
+    delta_maker_hash(m, &ret->hash);
+    ret->copied_bytes = m->scan.copied;
+    ret->delta_bytes = m->c.written;
+    ret->sig = delta_maker_take_sig(m);
     return 0;
 }

@@ -77,6 +77,12 @@ static int sig_new(uint64_t size, struct delta_sig **ret, struct err *e)
     return 0;
 }
 
+int delta_sig_blank(uint64_t size, uint32_t block, struct delta_sig **ret, struct err *e)
+{
+    *ret = NULL;
+    return block == block_for(size) ? sig_new(size, ret, e) : 0;
+}
+
 void delta_sig_free(struct delta_sig *sig)
 {
     if (!sig)

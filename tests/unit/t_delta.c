@@ -127,6 +127,58 @@ static int apply(int basis, const uint8_t *delta, size_t len, size_t step, uint6
     return r;
 }
 
+/* What a delta says of the new version's blocks is what reading it again would say. Takes it. */
+static void check_made(struct delta_sig *made, int fd, uint64_t size)
+{
+    struct err e = ERR_INIT;
+    struct delta_sig *again = NULL;
+    struct hash hash;
+    struct buf a, b;
+
+    if (!made)
+        return;
+    buf_init(&a, 64u << 20);
+    buf_init(&b, 64u << 20);
+    assert_int_equal(delta_sig_make(fd, size, false, &again, &hash, &e), 0);
+    assert_int_equal(delta_sig_save(made, &a), 0);
+    assert_int_equal(delta_sig_save(again, &b), 0);
+    assert_int_equal(a.len, b.len);
+    assert_memory_equal(a.data, b.data, a.len);
+    buf_release(&a);
+    buf_release(&b);
+    delta_sig_free(again);
+    delta_sig_free(made);
+}
+
+/* The same delta in steps, given away as soon as it is known. */
+static void check_eager(
+    const struct delta_sig *sig, int old_fd, int new_fd, uint64_t size, const struct hash *expected)
+{
+    struct err e = ERR_INIT;
+    struct delta_maker *m = NULL;
+    struct hash hash;
+    struct bytes got;
+    struct buf delta;
+    uint64_t before = 0;
+    int r;
+
+    buf_init(&delta, 256u << 20);
+    assert_int_equal(delta_maker_new(sig, new_fd, size, UINT64_MAX, &m, &e), 0);
+    while ((r = delta_maker_step(m, true, sink_add, &delta, &e)) == 1) {
+        assert_true(delta_maker_at(m) >= before);
+        before = delta_maker_at(m);
+    }
+    assert_int_equal(r, 0);
+    assert_int_equal(delta_maker_at(m), size);
+    delta_maker_hash(m, &hash);
+    assert_true(hash_equal(&hash, expected));
+    assert_int_equal(apply(old_fd, delta.data, delta.len, 0, size, &got, &hash, &e), 0);
+    assert_true(hash_equal(&hash, expected));
+    free(got.p);
+    delta_maker_free(m);
+    buf_release(&delta);
+}
+
 /* old → delta → new, everything compared. Returns the length of the delta. */
 static uint64_t round_trip(const struct bytes *old, const struct bytes *new, bool complete)
 {
@@ -151,7 +203,9 @@ static uint64_t round_trip(const struct bytes *old, const struct bytes *new, boo
     hash_buf(new->p, new->len, &new_hash);
     assert_true(hash_equal(&result.hash, &new_hash));
     assert_int_equal(result.delta_bytes, delta.len);
-    assert_true(result.prefix_bytes + result.suffix_bytes <= new->len);
+    assert_true(result.copied_bytes <= new->len);
+    check_made(result.sig, new_fd, new->len);
+    check_eager(sig, old_fd, new_fd, new->len, &new_hash);
 
     r = apply(old_fd, delta.data, delta.len, 0, new->len, &got, &got_hash, &e);
     if (r != 0)
@@ -369,6 +423,7 @@ static void test_sparse_zeros(void **unused)
     assert_int_equal(delta_sig_make(old_fd, size, true, &sig, &hash, &e), 0);
     assert_int_equal(
         delta_make(sig, new_fd, size + 12345678, 1 << 20, sink_add, &delta, &result, &e), 0);
+    delta_sig_free(result.sig);
     /* Runs of equal blocks became few copies: not 65,536 of them. */
     assert_true(delta.len < 8192);
     struct feeder feeder = {.p = delta.data, .left = delta.len};
@@ -696,6 +751,7 @@ static void test_every_cut(void **unused)
     buf_init(&delta, 1 << 20);
     assert_int_equal(delta_sig_make(old_fd, old.len, true, &sig, &hash, &e), 0);
     assert_int_equal(delta_make(sig, new_fd, new.len, 1 << 20, sink_add, &delta, &result, &e), 0);
+    delta_sig_free(result.sig);
     assert_true(delta.len < 4 * 1024);
     for (size_t cut = 0; cut < delta.len; cut++)
         assert_int_equal(apply(old_fd, delta.data, cut, 0, new.len, NULL, &hash, &e), -EPROTO);

@@ -672,6 +672,7 @@ static enum proto_error send_patch(
     buf_init(&delta, 1 << 20);
     assert_int_equal(delta_sig_make(from_fd, len, true, &sig, &unused, &e), 0);
     assert_int_equal(delta_make(sig, to_fd, len, 1 << 20, to_buf, &delta, &made, &e), 0);
+    delta_sig_free(made.sig);
     hash_buf(base, len, &op.base);
     hash_buf(to, len, &op.hash);
     op.content_len = delta.len;
