@@ -154,17 +154,33 @@ static int do_mkdir(struct stage *stage, struct step *s, struct err *e)
     return 0;
 }
 
+/* A new directory goes where nothing is: what a program makes there meanwhile is not displaced. */
+static bool is_new_dir(const struct step *s)
+{
+    return s->row.kind == TREE_DIR && !s->expected && !s->from_take;
+}
+
+static int put_in_place(struct stage *stage, struct step *s, struct err *e)
+{
+    struct workspace *ws = stage->ws;
+
+    s->displaced = false;
+    return is_new_dir(s)
+               ? tree_place_new(ws->tree, ws->stage_fd, s->slot.name, s->path, e)
+               : tree_place(ws->tree, ws->stage_fd, s->slot.name, s->path, &s->displaced, e);
+}
+
 static int do_place(struct stage *stage, struct step *s, struct err *e)
 {
     struct workspace *ws = stage->ws;
     int r = s->set_mtime ? finish_slot(stage, s, e) : 0;
 
     if (r == 0)
-        r = tree_place(ws->tree, ws->stage_fd, s->slot.name, s->path, &s->displaced, e);
+        r = put_in_place(stage, s, e);
     if (r == -ENOENT) {
         r = tree_make_parents(ws->tree, s->path, e);
         if (r == 0)
-            r = tree_place(ws->tree, ws->stage_fd, s->slot.name, s->path, &s->displaced, e);
+            r = put_in_place(stage, s, e);
     }
     if (r < 0)
         return r;
@@ -204,6 +220,19 @@ static int do_adopt(struct stage *stage, struct step *s, struct err *e)
     return 0;
 }
 
+/*
+ * The row was filled when it was staged. A program can write to it since the directory was placed,
+ * which is the time when it was last known to be what the row says: a stamp from just before that
+ * is not believed at the next look.
+ */
+static int do_within(struct stage *stage, struct step *s, struct err *e)
+{
+    (void)e;
+    s->done = true;
+    s->row.seen_ns = stage->placed_ns;
+    return 0;
+}
+
 typedef int step_doer(struct stage *, struct step *, struct err *);
 static step_doer *const doers[STEP_KIND_END] = {
     [STEP_TAKE] = do_take,
@@ -213,6 +242,7 @@ static step_doer *const doers[STEP_KIND_END] = {
     [STEP_CHMOD] = do_chmod,
     [STEP_ADOPT] = do_adopt,
     [STEP_DROP] = do_take,
+    [STEP_WITHIN] = do_within,
 };
 
 /* What the system says when a program interferes, as the sender should hear it. */
@@ -239,6 +269,7 @@ static int explain(const struct step *s, int r, struct err *e)
 
 int apply_run(struct stage *stage, struct steps *steps, const char **ret_failed, struct err *e)
 {
+    stage->placed_ns = (int64_t)io_wall_ns();
     for (size_t i = 0; i < steps->count; i++) {
         struct step *s = &steps->items[i];
         int r = doers[s->kind](stage, s, e);
@@ -251,15 +282,15 @@ int apply_run(struct stage *stage, struct steps *steps, const char **ret_failed,
     return 0;
 }
 
-/* Keep the content of a slot that cannot go back. */
+/* Keep the content of a slot that cannot go back, or that holds what a program made. */
 static void keep_displaced(struct stage *stage, const struct step *s)
 {
     struct workspace *ws = stage->ws;
     char name[STAGE_SLOT_BYTES + 24];
 
-    log_warn("a program took the place of '%s' while a change set was undone: %s", s->path,
-        ws->displaced_fd >= 0 ? "its earlier version is kept among the displaced ones"
-                              : "its earlier version is lost");
+    log_warn("a program changed '%s' while a change set was undone: %s", s->path,
+        ws->displaced_fd >= 0 ? "what cannot stay there is kept among the displaced ones"
+                              : "what cannot stay there is lost");
     if (ws->displaced_fd < 0 || ws->displaced_count >= DISPLACED_MAX)
         return;
     (void)snprintf(name, sizeof name, "%llu-%s", (unsigned long long)io_wall_ns(), s->slot.name);
@@ -269,20 +300,69 @@ static void keep_displaced(struct stage *stage, const struct step *s)
     }
 }
 
-static void undo_place(struct stage *stage, struct step *s)
+/* What was staged within a directory, by inode. */
+struct within {
+    const struct step **steps;
+    size_t count;
+    bool foreign; /* something else is there, or something changed */
+};
+
+static int by_ino(const void *a, const void *b)
+{
+    const struct step *x = *(const struct step *const *)a, *y = *(const struct step *const *)b;
+
+    return (x->row.ino > y->row.ino) - (x->row.ino < y->row.ino);
+}
+
+static enum tree_visit compare_within(const struct tree_entry *found, void *ctx)
+{
+    struct within *in = ctx;
+    struct step wanted = {.row.ino = found->stat.ino};
+    const struct step *key = &wanted;
+    const struct step **at =
+        in->count ? bsearch(&key, in->steps, in->count, sizeof(const struct step *), by_ino) : NULL;
+    const struct manifest_entry *row = at ? &(*at)->row : NULL;
+
+    in->foreign = found->fault || !row || row->kind != found->stat.kind ||
+                  (row->kind == TREE_FILE &&
+                      (row->size != found->stat.size || row->mtime_ns != found->stat.mtime_ns));
+    return in->foreign ? TREE_VISIT_STOP : TREE_VISIT_GO;
+}
+
+/* Did a program leave something in the directory that was placed with all it holds? */
+static bool has_foreign(const struct stage *stage, const struct steps *steps, const struct step *s)
+{
+    struct within in = {.count = 0};
+    CLEANUP(freep) const struct step **sorted = malloc(steps->count * sizeof(const struct step *));
+
+    if (!sorted)
+        return true;
+    in.steps = sorted;
+    for (size_t i = 0; i < steps->count; i++) {
+        if (steps->items[i].kind == STEP_WITHIN)
+            sorted[in.count++] = &steps->items[i];
+    }
+    qsort(sorted, in.count, sizeof(const struct step *), by_ino);
+    return tree_walk(stage->ws->tree, s->path, compare_within, &in, NULL) < 0 || in.foreign;
+}
+
+static void undo_place(struct stage *stage, const struct steps *steps, struct step *s)
 {
     struct workspace *ws = stage->ws;
     bool displaced = false;
+    bool foreign = s->row.kind == TREE_DIR && !s->from_take && has_foreign(stage, steps, s);
 
-    if (!s->displaced) {
-        if (tree_take(ws->tree, s->path, ws->stage_fd, s->slot.name, NULL) == 0)
-            stage_hold(stage, s->slot.index, true);
-        return;
-    }
-    if (tree_place(ws->tree, ws->stage_fd, s->slot.name, s->path, &displaced, NULL) < 0)
-        keep_displaced(stage, s);
-    else
+    if (s->displaced) {
+        if (tree_place(ws->tree, ws->stage_fd, s->slot.name, s->path, &displaced, NULL) < 0) {
+            keep_displaced(stage, s);
+            return;
+        }
         stage_hold(stage, s->slot.index, displaced);
+    } else if (tree_take(ws->tree, s->path, ws->stage_fd, s->slot.name, NULL) == 0) {
+        stage_hold(stage, s->slot.index, displaced = true);
+    }
+    if (foreign && displaced)
+        keep_displaced(stage, s);
 }
 
 static void undo_take(struct stage *stage, struct step *s)
@@ -310,7 +390,7 @@ void apply_undo(struct stage *stage, struct steps *steps)
         if (s->kind == STEP_TAKE || s->kind == STEP_DROP)
             undo_take(stage, s);
         else if (s->kind == STEP_PLACE)
-            undo_place(stage, s);
+            undo_place(stage, steps, s);
         else if (s->kind == STEP_MOVE)
             (void)!tree_move(tree, s->to, s->path, false, NULL);
         else if (s->kind == STEP_MKDIR)

@@ -170,6 +170,8 @@ int apply_encode(const struct steps *steps, struct buf *ret, struct err *e)
 
     for (size_t i = 0; r == 0 && i < steps->count; i++) {
         const struct step *s = &steps->items[i];
+        if (s->kind == STEP_WITHIN)
+            continue;
         r = buf_add_u8(ret, (uint8_t)s->kind);
         if (r == 0)
             r = buf_add_u32(ret, s->mode);
@@ -252,6 +254,7 @@ static int redo(struct workspace *ws, const struct saved_step *s, struct err *e)
     case STEP_CHMOD:
         return there ? tree_chmod(ws->tree, s->path, s->mode, e) : 0;
     case STEP_ADOPT:
+    case STEP_WITHIN:
     case STEP_KIND_END:
     default:
         return 0;

@@ -67,6 +67,7 @@ enum step_kind {
     STEP_CHMOD,    /* path */
     STEP_ADOPT,    /* path is a directory that only the disk knew: note it */
     STEP_DROP,     /* path → slot: it goes for good */
+    STEP_WITHIN,   /* path came with the directory that an earlier PLACE brought: note it */
     STEP_KIND_END
 };
 
@@ -95,6 +96,7 @@ struct step {
 struct steps {
     struct step *items;
     size_t count;
+    size_t deeds; /* that are more than a note: all but WITHIN */
     uint32_t created, updated, moved, deleted;
     uint64_t bytes_added;   /* of files that are placed */
     uint64_t bytes_removed; /* of known files that go, as far as that is cheap to know */

@@ -27,7 +27,7 @@ struct plan_entry {
     struct tree_stat disk;
     struct hash hash;
     char *target;
-    const struct staged *staged; /* new files and symlinks */
+    struct staged *staged; /* new files and symlinks */
     uint32_t mode;
 };
 

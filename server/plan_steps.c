@@ -9,6 +9,7 @@
 
 #include "server/plan_internal.h"
 
+#include "server/stage_tree.h"
 #include "shared/path.h"
 
 #include "shared/banned.h"
@@ -22,6 +23,7 @@ struct reduction {
     struct plan *p;
     struct steps *totals;
     struct list takes, puts, drops;
+    struct stage_dir *within; /* the directory being looked at, if it is placed as it was staged */
     char path[PATH_BYTES_MAX + 1]; /* of the slot being looked at, in the final tree */
     struct err *e;
 };
@@ -68,6 +70,7 @@ static struct step *push(
         return NULL;
     }
     l->count++;
+    in->totals->deeds += kind != STEP_WITHIN;
     return s;
 }
 
@@ -141,22 +144,50 @@ static int emit_in_place(struct reduction *in, struct plan_entry *entry)
     return describe(in, s, entry);
 }
 
-static int emit_new_dir(struct reduction *in, const struct plan_slot *slot, bool gone)
+/* A directory that was staged as a tree is placed with all that it holds; in one that is placed
+ * like that already it needs no step of its own. *ret NULL: it was not staged as one. */
+static int claim_dir(
+    struct reduction *in, const struct plan_slot *slot, struct stage_dir **ret, bool *ret_inside)
+{
+    struct stage_dir *dir = stage_tree_find(in->p->stage, in->path);
+
+    *ret = NULL;
+    *ret_inside = dir && in->within && stage_tree_holds(in->within, dir);
+    if (!dir || in->p->stage->one_by_one)
+        return 0;
+    *ret = dir;
+    return stage_tree_claim(
+        in->p->stage, dir, *ret_inside ? in->within : NULL, slot->now->mode, in->e);
+}
+
+static int emit_new_dir(
+    struct reduction *in, const struct plan_slot *slot, bool gone, struct stage_dir **ret_tree)
 {
     struct staged *dir = NULL;
-    struct step *s = push(in, &in->puts, gone ? STEP_PLACE : STEP_MKDIR, in->path);
+    bool inside;
+    int r = claim_dir(in, slot, ret_tree, &inside);
 
+    if (r < 0)
+        return r;
+    struct stage_dir *tree = *ret_tree;
+    enum step_kind kind = inside && tree ? STEP_WITHIN : gone || tree ? STEP_PLACE : STEP_MKDIR;
+    struct step *s = push(in, &in->puts, kind, in->path);
     if (!s)
         return -ENOMEM;
     in->totals->created++;
     in->totals->entries_added++;
-    s->mode = slot->now->mode;
+    s->mode = s->row.mode = slot->now->mode;
     s->put = true;
     s->row.kind = TREE_DIR;
     expect_displaced(in, s, slot, gone);
+    if (tree) {
+        s->slot = *stage_dir_slot(tree);
+        s->ino = s->row.ino = stage_dir_ino(tree);
+        return 0;
+    }
     if (!gone)
         return 0;
-    int r = stage_dir(in->p->stage, s->mode, &dir, in->e);
+    r = stage_dir(in->p->stage, s->mode, &dir, in->e);
     if (r < 0)
         return r;
     s->slot = dir->slot;
@@ -165,10 +196,20 @@ static int emit_new_dir(struct reduction *in, const struct plan_slot *slot, bool
     return 0;
 }
 
+/* Does the content lie where it shall be, in a directory that is placed as a whole? */
+static bool lies_within(const struct reduction *in, const struct plan_slot *slot)
+{
+    const struct staged *staged = slot->now->staged;
+
+    return in->within && staged->dir == in->within && strcmp(staged->name, slot->name) == 0 &&
+           staged->mode == slot->now->mode;
+}
+
 static int emit_new_leaf(struct reduction *in, struct plan_slot *slot, bool gone)
 {
     struct plan_entry *entry = slot->now;
-    struct step *s = push(in, &in->puts, STEP_PLACE, in->path);
+    bool within = !gone && lies_within(in, slot);
+    struct step *s = push(in, &in->puts, within ? STEP_WITHIN : STEP_PLACE, in->path);
 
     if (!s)
         return -ENOMEM;
@@ -177,14 +218,21 @@ static int emit_new_leaf(struct reduction *in, struct plan_slot *slot, bool gone
     else
         in->totals->created++;
     in->totals->entries_added += gone ? 0 : 1;
+    entry->staged->claimed = within;
+    int r = within ? 0 : stage_tree_flatten(in->p->stage, entry->staged, in->e);
+    if (r < 0)
+        return r;
     s->slot = entry->staged->slot;
     s->ino = entry->staged->ino;
     s->mode = entry->mode;
-    s->set_mtime = entry->kind == TREE_FILE;
-    if (s->set_mtime)
+    s->set_mtime = entry->kind == TREE_FILE && !within;
+    if (entry->kind == TREE_FILE)
         in->totals->bytes_added += entry->staged->size;
     expect_displaced(in, s, slot, gone);
     s->row.mode = entry->staged->mode;
+    s->row.ino = entry->staged->ino;
+    s->row.mtime_ns = entry->staged->stat.mtime_ns;
+    s->row.ctime_ns = entry->staged->stat.ctime_ns;
     return describe(in, s, entry);
 }
 
@@ -263,7 +311,8 @@ static int emit_drop(struct reduction *in, const struct plan_slot *slot)
     return stage_slot(in->p->stage, &s->slot, in->e);
 }
 
-static int emit(struct reduction *in, struct plan_slot *slot)
+/* *ret_tree: the new directory is placed as it was staged. */
+static int emit(struct reduction *in, struct plan_slot *slot, struct stage_dir **ret_tree)
 {
     struct plan_entry *entry = slot->now;
     bool gone = slot->orig && slot->orig != entry && !is_live(in->p, slot->orig);
@@ -274,7 +323,8 @@ static int emit(struct reduction *in, struct plan_slot *slot)
         return emit_in_place(in, entry);
     if (entry->origin)
         return emit_moved(in, slot, gone);
-    return entry->kind == TREE_DIR ? emit_new_dir(in, slot, gone) : emit_new_leaf(in, slot, gone);
+    return entry->kind == TREE_DIR ? emit_new_dir(in, slot, gone, ret_tree)
+                                   : emit_new_leaf(in, slot, gone);
 }
 
 /* Parents before children. The recursion is bounded by the depth that path_check allows. */
@@ -294,14 +344,29 @@ static int descend(struct reduction *in, struct plan_entry *dir, size_t len)
         if (fault != PATH_FINE)
             return err_refuse(
                 in->e, PROTO_INVALID_PATH, "the set makes a path that %s", path_fault_text(fault));
-        int r = emit(in, slot);
+        struct stage_dir *tree = NULL, *above = in->within;
+        int r = emit(in, slot, &tree);
+        in->within = tree;
         if (r == 0 && slot->now && slot->now->kind == TREE_DIR)
             r = descend(in, slot->now, at);
+        in->within = above;
         in->path[len] = '\0';
         if (r < 0)
             return r;
     }
     return 0;
+}
+
+/* What the set staged in a tree and then did otherwise leaves it. */
+static int trim_trees(struct reduction *in)
+{
+    int r = stage_tree_trim(in->p->stage, in->e);
+
+    for (struct plan_entry *entry = in->p->all; r == 0 && entry; entry = entry->all_next) {
+        if (entry->staged && !entry->staged->claimed)
+            r = stage_tree_flatten(in->p->stage, entry->staged, in->e);
+    }
+    return r;
 }
 
 static int deepest_first(const void *a, const void *b)
@@ -357,6 +422,8 @@ int plan_finish(struct plan *p, struct steps *ret, struct err *e)
 
     *ret = (struct steps){.count = 0};
     int r = descend(&in, p->root, 0);
+    if (r == 0 && in.p->stage->dirs)
+        r = trim_trees(&in);
     if (r == 0 && is_plain_move(&in))
         r = join_plain_move(&in);
     if (r == 0 && in.takes.count > 1)

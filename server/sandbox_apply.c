@@ -26,6 +26,8 @@ struct applying {
     struct sandbox_apply_result *ret;
     struct sandbox_upload *uploads; /* that the set names */
     bool intent, applied;
+    bool was_running; /* a program, when the first byte was read */
+    uint64_t runs_begun;
 };
 
 void sandbox_apply_result_release(struct sandbox_apply_result *r)
@@ -112,12 +114,22 @@ static int check_limits(const struct applying *a, struct err *e)
     return 0;
 }
 
+/* Does a program run, or did one since the set began to be staged? */
+static bool has_run(const struct applying *a)
+{
+    (void)pthread_mutex_lock(&a->sb->lock);
+    bool ran = a->was_running || a->sb->runs > 0 || a->sb->runs_begun != a->runs_begun;
+    (void)pthread_mutex_unlock(&a->sb->lock);
+    return ran;
+}
+
 /* The plan that counts: what the set means for the workspace as it is now. */
 static int make_plan(struct applying *a, struct err *e)
 {
     CLEANUP(plan_freep) struct plan *plan = NULL;
     int r = plan_new(&a->stage, &plan, e);
 
+    a->stage.one_by_one = has_run(a);
     for (size_t i = 0; r == 0 && i < a->set.count; i++)
         r = plan_add(plan, &a->set.ops[i], e);
     if (r == 0 && plan_conflicts(plan))
@@ -210,7 +222,7 @@ static int write_intent(struct applying *a, struct err *e)
     CLEANUP(buf_release) struct buf steps;
 
     buf_init(&steps, APPLY_BLOB_MAX);
-    if (a->steps.count < 2)
+    if (a->steps.deeds < 2)
         return 0;
     int r = apply_encode(&a->steps, &steps, e);
     if (r < 0)
@@ -335,6 +347,10 @@ static int apply_fresh(struct applying *a, struct err *e)
     a->stage.late = &a->ret->late;
     set_init(&a->set, &a->stage, wait_for_basis, a);
     a->set.upload = take_upload;
+    (void)pthread_mutex_lock(&sb->lock);
+    a->was_running = sb->runs > 0;
+    a->runs_begun = sb->runs_begun;
+    (void)pthread_mutex_unlock(&sb->lock);
     if (r == 0)
         r = read_set(a, e);
     if (r == 0)

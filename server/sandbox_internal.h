@@ -70,6 +70,7 @@ struct sandbox {
     char epoch[40];
     bool deleting, gone, removing;
     unsigned runs, users;
+    uint64_t runs_begun;
     struct sandbox_client *clients;
     struct sandbox_running *running; /* programs that run now: sandbox_events.c */
     struct sandbox_upload *uploads;  /* sandbox_uploads.c */

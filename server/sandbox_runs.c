@@ -72,6 +72,7 @@ int sandbox_run_enter(struct sandbox *sb, struct sandbox_mounts *ret, struct err
         r = sandbox_refuse_deleted(sb, e);
     } else if (r == 0) {
         sb->runs++;
+        sb->runs_begun++;
         sb->used_ns = io_wall_ns();
         ret->generation = sb->generation;
     }

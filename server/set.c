@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "server/stage_tree.h"
 #include "shared/path.h"
 
 #include "shared/banned.h"
@@ -188,8 +189,9 @@ static int read_content(struct set *s, const struct change_op *op, size_t at,
     case CHANGE_EDIT:
     case CHANGE_COPY:
         return draft_upto(s, at + 1, e);
-    case CHANGE_MOVE:
     case CHANGE_MKDIR:
+        return stage_tree_mkdir(s->stage, op->path, op->mode, e);
+    case CHANGE_MOVE:
     case CHANGE_CHMOD:
     case CHANGE_DELETE:
     case CHANGE_KIND_END:

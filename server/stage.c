@@ -7,8 +7,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "server/stage_tree.h"
 #include "shared/io.h"
 #include "shared/num.h"
+#include "shared/path.h"
 
 #include "shared/banned.h"
 
@@ -17,8 +19,10 @@
 
 void staged_free(struct staged *s)
 {
-    if (s)
+    if (s) {
         free(s->target);
+        free(s->name);
+    }
     free(s);
 }
 
@@ -42,7 +46,8 @@ int stage_init(struct stage *s, struct workspace *ws, uint64_t max_bytes, uint64
         .set = atomic_fetch_add(&ws->sets, 1),
         .max_bytes = max_bytes,
         .min_free_bytes = min_free_bytes,
-        .checked_at = UINT64_MAX};
+        .checked_at = UINT64_MAX,
+        .entered_fd = -1};
     s->buffer = malloc(STAGE_BUFFER_BYTES);
     return s->buffer ? 0 : err_set(e, ENOMEM, "stage a change set");
 }
@@ -64,10 +69,11 @@ void stage_release(struct stage *s)
         if (unlinkat(s->ws->stage_fd, name, 0) < 0 && errno != ENOENT)
             (void)!tree_remove_at(s->ws->stage_fd, name, NULL);
     }
+    stage_tree_release(s);
     free(s->held);
     free(s->buffer);
     hash_state_free(s->hash);
-    *s = (struct stage){.count = 0};
+    *s = (struct stage){.entered_fd = -1};
 }
 
 int stage_slot(struct stage *s, struct stage_slot *ret, struct err *e)
@@ -142,6 +148,33 @@ int stage_new_file(struct stage *s, struct staged **ret, int *ret_fd, struct err
     return 0;
 }
 
+/* The same for what shall lie at `path`: with its final name, if its directory is new as well. */
+static int new_file_at(struct stage *s, const char *path, uint32_t mode, struct staged **ret,
+    int *ret_fd, struct err *e)
+{
+    CLEANUP(staged_freep) struct staged *staged = NULL;
+    struct stage_dir *dir = NULL;
+    int dir_fd, r = stage_tree_at(s, path, &dir, &dir_fd, e);
+
+    if (r < 0)
+        return r;
+    if (!dir)
+        return stage_new_file(s, ret, ret_fd, e);
+    staged = calloc(1, sizeof *staged);
+    if (!staged || !(staged->name = strdup(path_base(path))))
+        return err_set(e, ENOMEM, "stage a change set");
+    *ret_fd = openat(dir_fd, staged->name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+        ((mode ? mode : 0644) & 0777) | 0600);
+    if (*ret_fd < 0 && (errno == EEXIST || errno == ENAMETOOLONG))
+        return stage_new_file(s, ret, ret_fd, e); /* an earlier operation of the set has the name */
+    if (*ret_fd < 0)
+        return stage_fail(e, errno, "make a staging file");
+    staged->kind = TREE_FILE;
+    staged->dir = dir;
+    *ret = ptr_take(&staged);
+    return 0;
+}
+
 /* Give the file its mode and remember what it is. A file is always readable by its owner. */
 int stage_finish_file(struct staged *staged, int fd, uint32_t mode, struct err *e)
 {
@@ -150,8 +183,10 @@ int stage_finish_file(struct staged *staged, int fd, uint32_t mode, struct err *
     if (fstat(fd, &st) < 0)
         return err_set(e, errno, "stat a staging file");
     staged->mode = ((mode ? mode : 0644) & 0777) | 0400;
-    if ((st.st_mode & 07777) != staged->mode && fchmod(fd, staged->mode) < 0)
+    if ((st.st_mode & 07777) != staged->mode &&
+        (fchmod(fd, staged->mode) < 0 || (staged->dir && fstat(fd, &st) < 0)))
         return err_set(e, errno, "change the mode of a staging file");
+    tree_stat_of(&st, &staged->stat);
     staged->size = (uint64_t)st.st_size;
     staged->ino = st.st_ino;
     return 0;
@@ -211,7 +246,7 @@ int stage_put(struct stage *s, const struct change_op *op, const struct changes_
     CLEANUP(staged_freep) struct staged *staged = NULL;
     CLEANUP(fd_closep) int fd = -1;
     uint64_t size = 0;
-    int r = stage_new_file(s, &staged, &fd, e);
+    int r = new_file_at(s, op->path, op->mode, &staged, &fd, e);
 
     if (r == 0)
         r = pump(s, feed, fd, &staged->hash, &size, e);
@@ -394,10 +429,14 @@ int stage_give_back(struct stage *s, const struct stage_slot *slot, uint64_t ino
 
 int stage_open(struct stage *s, const struct staged *staged, int *ret_fd, struct err *e)
 {
-    int fd = openat(s->ws->stage_fd, staged->slot.name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = staged->dir ? stage_tree_open(s, staged) : -ENOENT;
 
+    if (!staged->dir) {
+        fd = openat(s->ws->stage_fd, staged->slot.name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+        fd = fd < 0 ? -errno : fd;
+    }
     if (fd < 0)
-        return err_set(e, errno, "open a staged file");
+        return err_set(e, -fd, "open a staged file");
     *ret_fd = fd;
     return 0;
 }

@@ -34,6 +34,11 @@ struct staged {
     struct hash hash;
     char *target; /* symlinks */
     uint64_t ino;
+    /* A file in a directory that is new as well (stage_tree.h) lies there and not in a slot: */
+    struct stage_dir *dir;
+    char *name;
+    struct tree_stat stat;
+    bool claimed;
 };
 void staged_free(struct staged *s);
 
@@ -47,6 +52,15 @@ struct stage {
     uint8_t *buffer;
     struct hash_state *hash;
     struct late *late; /* borrowed; NULL: what is removed is freed at once */
+    /* A program runs, or ran since this stage was begun: what it made must not look newer than what
+     * is placed after it, so new directories are not placed as they were staged, times and all. */
+    bool one_by_one;
+    /* stage_tree.c */
+    struct stage_dir *dirs, *entered;
+    int entered_fd;
+    unsigned dir_count;
+    int64_t placed_ns; /* before the first step of all: apply.c */
+    uint64_t dir_bytes, secret;
 };
 
 int stage_init(struct stage *s, struct workspace *ws, uint64_t max_bytes, uint64_t min_free_bytes,

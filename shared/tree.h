@@ -6,17 +6,18 @@
  *
  * Guarantees
  * - A path is resolved beneath a held directory descriptor with openat2(RESOLVE_BENEATH |
- *   RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS); where the kernel lacks openat2 (ENOSYS, EPERM of a
- *   filter) component by component with O_NOFOLLOW, which a test forces. A name swapped for a
+ *   RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS); where the kernel lacks openat2 (ENOSYS, EPERM of
+ * a filter) component by component with O_NOFOLLOW, which a test forces. A name swapped for a
  *   symlink while we work is refused, never followed.
- * - Files are opened O_NONBLOCK | O_NOFOLLOW | O_NOCTTY and must be regular, so that a FIFO or device
- *   planted under a name neither blocks nor acts.
+ * - Files are opened O_NONBLOCK | O_NOFOLLOW | O_NOCTTY and must be regular, so that a FIFO or
+ * device planted under a name neither blocks nor acts.
  * - Metadata is changed by descriptor only. Files are replaced by rename, never written in place.
- * - Paths are in the form of path_check(); "" means the root. Passing another form is a programmer's
- *   mistake (assert).
+ * - Paths are in the form of path_check(); "" means the root. Passing another form is a
+ * programmer's mistake (assert).
  *
- * Returned codes that callers tell apart: -ENOENT, -ENOTDIR, -ELOOP (a symlink in the way), -EEXIST,
- * -EISDIR, -ENOTEMPTY, -EXDEV (left the root), -TREE_NOT_REGULAR (a name that is not a regular file).
+ * Returned codes that callers tell apart: -ENOENT, -ENOTDIR, -ELOOP (a symlink in the way),
+ * -EEXIST, -EISDIR, -ENOTEMPTY, -EXDEV (left the root), -TREE_NOT_REGULAR (a name that is not a
+ * regular file).
  *
  * A struct tree may be used by several threads at once.
  */
@@ -41,10 +42,10 @@ enum tree_kind { TREE_FILE, TREE_DIR, TREE_SYMLINK, TREE_OTHER /* FIFO, socket, 
 
 struct tree_stat {
     enum tree_kind kind;
-    uint32_t mode; /* permission bits, 07777 */
-    uint64_t size; /* bytes; of a symlink: length of its target */
+    uint32_t mode;         /* permission bits, 07777 */
+    uint64_t size;         /* bytes; of a symlink: length of its target */
     uint64_t blocks_bytes; /* bytes on disk */
-    int64_t mtime_ns; /* since 1970 */
+    int64_t mtime_ns;      /* since 1970 */
     int64_t ctime_ns;
     uint64_t ino;
     uint64_t dev;
@@ -64,7 +65,8 @@ void tree_root_id(const struct tree *t, uint64_t *ret_dev, uint64_t *ret_ino);
 /* Does `path` still name the directory that is held? A moved or replaced root returns false. */
 bool tree_same(const struct tree *t, const char *path);
 
-int tree_stat(const struct tree *t, const char *path, struct tree_stat *ret, struct err *e) WARN_UNUSED;
+int tree_stat(
+    const struct tree *t, const char *path, struct tree_stat *ret, struct err *e) WARN_UNUSED;
 void tree_stat_of(const struct stat *st, struct tree_stat *ret);
 
 /* Open a regular file for reading; its fstat in ret_stat (may be NULL). -EISDIR for a directory,
@@ -80,8 +82,8 @@ int tree_open_dir(const struct tree *t, const char *path, int *ret_fd, struct er
 int tree_readlink(const struct tree *t, const char *path, struct buf *b, struct err *e) WARN_UNUSED;
 
 /*
- * Modes, here and below: permission bits 0777 are taken, whatever umask says. Set-id and sticky bits
- * are never given; a directory keeps the setgid and sticky bits that it has or inherits.
+ * Modes, here and below: permission bits 0777 are taken, whatever umask says. Set-id and sticky
+ * bits are never given; a directory keeps the setgid and sticky bits that it has or inherits.
  */
 
 /* mkdir; -EEXIST if anything is there. The directory gets mode | u+rwx. */
@@ -89,8 +91,10 @@ int tree_mkdir(const struct tree *t, const char *path, uint32_t mode, struct err
 /* Make the parents of path (not path itself) as far as they are missing, mode 0755. */
 int tree_make_parents(const struct tree *t, const char *path, struct err *e) WARN_UNUSED;
 
-/* A symlink; -EEXIST if anything is there. The target is stored as it is and never followed here. */
-int tree_symlink(const struct tree *t, const char *target, const char *path, struct err *e) WARN_UNUSED;
+/* A symlink; -EEXIST if anything is there. The target is stored as it is and never followed here.
+ */
+int tree_symlink(
+    const struct tree *t, const char *target, const char *path, struct err *e) WARN_UNUSED;
 
 /* chmod a regular file or directory by descriptor; a directory keeps u+rwx, a file u+r. -ELOOP for
  * a symlink, -TREE_NOT_REGULAR for anything else. Works on what has mode 000. Needs /proc before
@@ -100,20 +104,23 @@ int tree_chmod(const struct tree *t, const char *path, uint32_t mode, struct err
 int tree_chmod_root(const struct tree *t, uint32_t mode, struct err *e) WARN_UNUSED;
 
 /*
- * Put the staged entry stage_fd/stage_name (a file, symlink or whole directory tree on the same file
- * system, -EXDEV if not; ours; one component) under `path`, whose parent must exist.
- * If something is at path it is exchanged (RENAME_EXCHANGE), and afterwards lies at
+ * Put the staged entry stage_fd/stage_name (a file, symlink or whole directory tree on the same
+ * file system, -EXDEV if not; ours; one component) under `path`, whose parent must exist. If
+ * something is at path it is exchanged (RENAME_EXCHANGE), and afterwards lies at
  * stage_fd/stage_name for the caller to examine and remove: *ret_displaced says whether. Without
  * anything there: RENAME_NOREPLACE, retried as an exchange when somebody was quicker.
  *
- * On a file system without RENAME_EXCHANGE the name is missing for a moment; a crash then leaves the
- * staged entry in its stage, and placing it again finishes the work. When somebody takes the name in
- * that moment theirs stays: -EBUSY, the entry is still staged, and what was there before lies beside
- * it as "aside-" + 16 hexadecimal digits. -EBUSY too for a name that never holds still. After any
- * other failure everything is where it was.
+ * On a file system without RENAME_EXCHANGE the name is missing for a moment; a crash then leaves
+ * the staged entry in its stage, and placing it again finishes the work. When somebody takes the
+ * name in that moment theirs stays: -EBUSY, the entry is still staged, and what was there before
+ * lies beside it as "aside-" + 16 hexadecimal digits. -EBUSY too for a name that never holds still.
+ * After any other failure everything is where it was.
  */
 int tree_place(const struct tree *t, int stage_fd, const char *stage_name, const char *path,
     bool *ret_displaced, struct err *e) WARN_UNUSED;
+/* The same where nothing is: -EEXIST otherwise, and nothing was touched. */
+int tree_place_new(const struct tree *t, int stage_fd, const char *stage_name, const char *path,
+    struct err *e) WARN_UNUSED;
 
 /* Take the entry at path out of the tree to stage_fd/stage_name (one component, which must not
  * exist: -EEXIST). */
@@ -131,10 +138,10 @@ int tree_rmdir(const struct tree *t, const char *path, struct err *e) WARN_UNUSE
 
 /*
  * Remove everything at dir_fd/name, whatever it is: iterative (no recursion, a bounded number of
- * descriptors at any depth), never follows a symlink, gives itself u+rwx on directories that lost it.
- * name is one component. Missing is success. Works for our own staging trees too.
- * Mount points are not entered (-EXDEV). On failure everything else is removed all the same; while a
- * program keeps adding names the end is -ENOTEMPTY or -EBUSY.
+ * descriptors at any depth), never follows a symlink, gives itself u+rwx on directories that lost
+ * it. name is one component. Missing is success. Works for our own staging trees too. Mount points
+ * are not entered (-EXDEV). On failure everything else is removed all the same; while a program
+ * keeps adding names the end is -ENOTEMPTY or -EBUSY.
  */
 int tree_remove_at(int dir_fd, const char *name, struct err *e) WARN_UNUSED;
 int tree_remove(const struct tree *t, const char *path, struct err *e) WARN_UNUSED;
@@ -175,8 +182,8 @@ struct tree_identity {
     uid_t uid;
     gid_t gid;
 };
-int tree_identity_enter(struct tree_identity id, struct tree_identity *ret_previous,
-    struct err *e) WARN_UNUSED;
+int tree_identity_enter(
+    struct tree_identity id, struct tree_identity *ret_previous, struct err *e) WARN_UNUSED;
 void tree_identity_leave(struct tree_identity previous);
 
 /* For tests: pretend the kernel has no openat2. */

@@ -129,6 +129,17 @@ int tree_place(const struct tree *t, int stage_fd, const char *stage_name, const
     return r < 0 ? err_set(e, -r, "put '%s' in its place", tree_shown(path)) : 0;
 }
 
+int tree_place_new(
+    const struct tree *t, int stage_fd, const char *stage_name, const char *path, struct err *e)
+{
+    CLEANUP(tree_parent_closep) struct tree_parent p = TREE_PARENT_INIT;
+    tree_assert_name(stage_name);
+    int r = tree_parent(t, path, &p);
+    if (r == 0)
+        r = tree_rename_new(stage_fd, stage_name, p.fd, p.name);
+    return r < 0 ? err_set(e, -r, "put '%s' in its place", tree_shown(path)) : 0;
+}
+
 int tree_take(
     const struct tree *t, const char *path, int stage_fd, const char *stage_name, struct err *e)
 {

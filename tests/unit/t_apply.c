@@ -2,6 +2,8 @@
 /* Programs that interfere between the check and the placement: everything is put back. */
 #include "tests/unit/sandbox_fixture.h"
 
+#include <dirent.h>
+
 #include "server/apply.h"
 #include "server/plan.h"
 #include "server/stage.h"
@@ -161,19 +163,69 @@ static void test_all_done(void **state)
     struct steps steps;
     struct err e = ERR_INIT;
     const char *failed = NULL;
+    int64_t begun = (int64_t)io_wall_ns();
 
     assert_int_equal(plan_and_run(b, &stage, &steps, NULL, &failed, &e), 0);
+    int64_t done = (int64_t)io_wall_ns();
     assert_true(has(b, "a", "new") && has(b, "n/e/w", "new") && has(b, "moved", "b"));
     assert_true(has(b, "n/d/in", "in") && !has(b, "last/file", NULL) && !has(b, "b", NULL));
     assert_int_equal(steps.created, 3);
     assert_int_equal(steps.updated, 2);
     assert_int_equal(steps.moved, 2);
     assert_int_equal(steps.deleted, 1);
+    /* n, n/e and n/e/w came by one rename: nobody saw one without the other. */
+    assert_int_equal(steps.count - steps.deeds, 2);
+    /* A program could write to them since: stamps from just before are not to be believed. */
+    for (size_t i = 0; i < steps.count; i++) {
+        if (steps.items[i].kind == STEP_WITHIN)
+            assert_in_range(steps.items[i].row.seen_ns, begun, done);
+    }
     /* What was displaced is in staging until the stage is released, so it can still be undone. */
     apply_undo(&stage, &steps);
     assert_true(has(b, "a", "a") && has(b, "b", "b") && has(b, "d/in", "in"));
     assert_true(has(b, "last/file", "l") && !has(b, "n", NULL) && !has(b, "moved", NULL));
     release(&stage, &steps);
+}
+
+static unsigned displaced(const struct bench *b)
+{
+    char path[512];
+    unsigned count = 0;
+
+    (void)snprintf(path, sizeof path, "%s/displaced/" ID, b->f.data);
+    DIR *dir = opendir(path);
+    assert_non_null(dir);
+    for (struct dirent *d; (d = readdir(dir)) != NULL;)
+        count += d->d_name[0] != '.';
+    (void)closedir(dir);
+    return count;
+}
+
+/* A directory that is taken back with what a program left in it is kept, and only then. */
+static void test_undo_keeps(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 3; round++) {
+        struct bench *b;
+        struct stage stage;
+        struct steps steps;
+        struct err e = ERR_INIT;
+        const char *failed = NULL;
+
+        assert_int_equal(setup((void **)&b), 0);
+        assert_int_equal(plan_and_run(b, &stage, &steps, NULL, &failed, &e), 0);
+        if (round == 1)
+            write_file(b, "n/e/precious", "p");
+        if (round == 2)
+            write_file(b, "n/e/w", "written over");
+        apply_undo(&stage, &steps);
+        assert_false(has(b, "n", NULL));
+        assert_true(has(b, "d/in", "in"));
+        assert_int_equal(displaced(b), round > 0);
+        release(&stage, &steps);
+        assert_int_equal(displaced(b), round > 0);
+        (void)teardown((void **)&b);
+    }
 }
 
 static void rewrites(struct bench *b)
@@ -199,6 +251,14 @@ static void fills_target(struct bench *b)
     write_file(b, "moved/precious", "p");
 }
 
+static void makes_the_same(struct bench *b)
+{
+    char name[512];
+
+    assert_int_equal(mkdir(in(b, "n", name), 0755), 0);
+    write_file(b, "n/own", "o");
+}
+
 static void plants_symlink(struct bench *b)
 {
     char name[512];
@@ -217,6 +277,7 @@ static void test_interference(void **state)
     } cases[] = {
         {rewrites, PROTO_BASE_MISMATCH, "last/file", "last/file", "program's"},
         {fills_target, PROTO_BASE_MISMATCH, "moved", "moved/precious", "p"},
+        {makes_the_same, PROTO_PATH_CONFLICT, "n", "n/own", "o"},
         {plants_symlink, PROTO_PATH_CONFLICT, "n", NULL, NULL},
         {becomes_file, PROTO_BASE_MISMATCH, "d", "d", "in the way"},
     };
@@ -285,6 +346,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_all_done, setup, teardown),
+        cmocka_unit_test(test_undo_keeps),
         cmocka_unit_test(test_interference),
         cmocka_unit_test(test_roll_forward),
     };

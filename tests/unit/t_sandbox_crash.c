@@ -17,11 +17,11 @@
 
 /*
  * Set k gives every file the content "k <i>" and moves a directory to and fro, replaces another by
- * a file and back: each kind of step takes part. A set's content depends on k only, so that the
- * parent can tell what must be there.
+ * a file and back, and makes a new directory with what it holds: each kind of step takes part. A
+ * set's content depends on k only, so that the parent can tell what must be there.
  */
 struct set_k {
-    struct row rows[FILES + 8];
+    struct row rows[FILES + 16];
     char paths[FILES][32], texts[FILES][32], moved[32];
     size_t count;
 };
@@ -44,6 +44,9 @@ static void make_set(struct set_k *s, unsigned k)
     s->rows[s->count++] = odd ? (struct row)DELETE_TREE("swap") : (struct row)DELETE("swap");
     s->rows[s->count++] =
         odd ? (struct row)PUT("swap", "a file") : (struct row)PUT("swap/in", "a directory");
+    s->rows[s->count++] = (struct row)PUT(odd ? "ta/x" : "tb/x", "new");
+    s->rows[s->count++] = (struct row)PUT(odd ? "ta/s/y" : "tb/s/y", "new");
+    s->rows[s->count++] = (struct row)DELETE_TREE(odd ? "tb" : "ta");
 }
 
 /* In the child: apply sets from `first` on, tell each that was acknowledged. */
@@ -89,6 +92,9 @@ static unsigned read_state(const struct fixture *f)
     assert_true(is_file(f, k % 2 ? "odd/in" : "even/in", "moves"));
     assert_false(exists(f, k % 2 ? "even" : "odd"));
     assert_true(is_file(f, k % 2 ? "swap" : "swap/in", k % 2 ? "a file" : "a directory"));
+    assert_true(is_file(f, k % 2 ? "ta/x" : "tb/x", "new"));
+    assert_true(is_file(f, k % 2 ? "ta/s/y" : "tb/s/y", "new"));
+    assert_false(exists(f, k % 2 ? "tb" : "ta"));
     return k;
 }
 
