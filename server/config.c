@@ -14,7 +14,7 @@
 
 #include "shared/banned.h"
 
-#define NEAR (4 * 2048) /* of path_distance: at most three edits are a likeness */
+#define NEAR (4 * 2048)  /* of path_distance: at most three edits are a likeness */
 #define VALUE_MAX 4096   /* bytes of one value */
 #define ORIGIN_BYTES 128 /* "/etc/silt/siltd.conf:12" */
 

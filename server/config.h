@@ -35,9 +35,9 @@ struct config {
     char host[64];
     uint16_t port;
     char *data_dir, *workspace_root, *token_file, *runtime, *images,
-        *init;                         /* token_file, images: or "" */
-    char **allow_hosts, **allow_users; /* NULL-terminated, never NULL */
-    char *port_file;                   /* "" = none */
+        *init;                                    /* token_file, images: or "" */
+    char **allow_hosts, **allow_users, **prepare; /* NULL-terminated, never NULL */
+    char *port_file;                              /* "" = none */
     uint64_t max_runs, max_queued;
     uint64_t sandbox_runs, sandbox_queued; /* of one sandbox, at most the former */
     uint64_t max_warm, warm_ms, max_connections;

@@ -49,6 +49,9 @@ const struct config_setting config_settings[] = {
         "containers that are kept ready for sandboxes in use; 0: each run makes its own"},
     {"warm_time", NULL, CONFIG_DURATION, AT(warm_ms), 1000, DAY_MS, "5m", NULL, "TIME",
         "how long a container is kept ready for a sandbox that nobody uses"},
+    {"prepare", NULL, CONFIG_LIST, AT(prepare), 0, 0, "python", NULL, "LANGUAGES",
+        "languages whose interpreter is started before a run like the last one and held before it "
+        "reads its file; none switches it off"},
     {"max_connections", NULL, CONFIG_NUMBER, AT(max_connections), 16, 100000, "4096", NULL, "N",
         "connections open at the same time"},
     {"wall_time", NULL, CONFIG_DURATION, AT(limits.wall_ms), 1, 30 * DAY_MS, "60s", NULL, "TIME",

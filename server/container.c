@@ -14,7 +14,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "server/init.h"
 #include "shared/io.h"
 #include "shared/log.h"
 
@@ -39,7 +38,7 @@ struct container {
     int init_pidfd;
     pid_t init;
     int ended; /* epoll of sock and init_pidfd */
-    bool started, finished;
+    bool prepared, started, finished;
     uint64_t cpu_base_us;
     pthread_mutex_t
         lock; /* guards what container_kill touches: the socket's writing end and these */
@@ -129,35 +128,6 @@ static int runtime_failed(struct container *c, const char *what, struct err *e)
         *line ? line : "it ended without a word");
 }
 
-/* Read one report; with ret_pid also who sent it. 0, or -EPIPE when there will be none. */
-static int read_report(int sock, struct init_report *ret, pid_t *ret_pid)
-{
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(struct ucred))];
-    } control;
-    struct iovec io = {ret, sizeof *ret};
-    struct msghdr message = {.msg_iov = &io,
-        .msg_iovlen = 1,
-        .msg_control = control.bytes,
-        .msg_controllen = sizeof control.bytes};
-    ssize_t n;
-    do
-        n = recvmsg(sock, &message, MSG_CMSG_CLOEXEC | MSG_WAITALL | MSG_DONTWAIT);
-    while (n < 0 && errno == EINTR);
-    if (n != (ssize_t)sizeof *ret)
-        return -EPIPE;
-    for (struct cmsghdr *m = CMSG_FIRSTHDR(&message); ret_pid && m; m = CMSG_NXTHDR(&message, m)) {
-        struct ucred who;
-        if (m->cmsg_level == SOL_SOCKET && m->cmsg_type == SCM_CREDENTIALS &&
-            m->cmsg_len == CMSG_LEN(sizeof who)) {
-            memcpy(&who, CMSG_DATA(m), sizeof who);
-            *ret_pid = who.pid;
-        }
-    }
-    return 0;
-}
-
 static int wait_ready(struct container *c, struct err *e)
 {
     struct pollfd fds[] = {{c->sock, POLLIN, 0}, {c->runtime_pidfd, POLLIN, 0}};
@@ -171,7 +141,7 @@ static int wait_ready(struct container *c, struct err *e)
         if (n > 0)
             break;
     }
-    if (!(fds[0].revents & POLLIN) || read_report(c->sock, &report, &c->init) < 0 ||
+    if (!(fds[0].revents & POLLIN) || order_read_report(c->sock, &report, &c->init) < 0 ||
         report.kind != INIT_READY || c->init <= 1)
         return runtime_failed(c, "cannot start a container", e);
     c->init_pidfd = (int)syscall(SYS_pidfd_open, c->init, 0);
@@ -236,89 +206,36 @@ fail:
 
 /* ---- running */
 
-static int add_strings(struct buf *b, const char *const *strings, uint32_t *ret_count)
+int container_prepare(struct container *c, const struct container_process *process, struct err *e)
 {
-    for (; *strings; strings++) {
-        if (buf_add(b, *strings, strlen(*strings) + 1) < 0)
-            return -E2BIG;
-        ++*ret_count;
-    }
-    return 0;
-}
-
-/* An order, with three descriptors if fds is not NULL. Under the lock. */
-static int send_order(int sock, const struct init_order *order, const int *fds)
-{
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(3 * sizeof(int))];
-    } control = {.bytes = {0}};
-    struct init_order copy = *order;
-    struct iovec io = {&copy, sizeof copy};
-    struct msghdr message = {.msg_iov = &io, .msg_iovlen = 1};
-    if (fds) {
-        message.msg_control = control.bytes;
-        message.msg_controllen = sizeof control.bytes;
-        struct cmsghdr *m = CMSG_FIRSTHDR(&message);
-        m->cmsg_level = SOL_SOCKET;
-        m->cmsg_type = SCM_RIGHTS;
-        m->cmsg_len = CMSG_LEN(3 * sizeof(int));
-        memcpy(CMSG_DATA(m), fds, 3 * sizeof(int));
-    }
-    ssize_t n;
-    do
-        n = sendmsg(sock, &message, MSG_NOSIGNAL);
-    while (n < 0 && errno == EINTR);
-    return n == (ssize_t)sizeof copy ? 0 : n < 0 ? -errno : -EPIPE;
-}
-
-static int send_all(int sock, const uint8_t *data, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = send(sock, data, len, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EPIPE;
-        data += n;
-        len -= (size_t)n;
-    }
-    return 0;
+    if (c->started || c->prepared)
+        return err_say(e, EALREADY, "container '%s' was used before", c->id);
+    (void)pthread_mutex_lock(&c->lock);
+    c->prepared = true;
+    int r = order_send_job(c->sock, INIT_PREPARE, process, e);
+    (void)pthread_mutex_unlock(&c->lock);
+    return r;
 }
 
 int container_start(struct container *c, const struct container_process *process, struct err *e)
 {
     if (c->started)
         return err_say(e, EALREADY, "container '%s' was used before", c->id);
-    if (!process->argv[0] || process->cwd[0] != '/')
-        return err_say(e, EINVAL, "a program needs a name and an absolute working directory");
+    if (process->stdin_fd < 0 && !c->prepared)
+        return err_say(e, EINVAL, "a program needs descriptors");
     /* The mount holds the directory that was there when the container was made. */
     int r = check_workspace(c, c->workspace, e);
     if (r < 0)
         return r;
-    CLEANUP(buf_release) struct buf body;
-    buf_init(&body, INIT_BODY_MAX);
-    struct init_order order = {.kind = INIT_RUN, .tty = process->tty};
-    if (buf_add(&body, process->cwd, strlen(process->cwd) + 1) < 0 ||
-        add_strings(&body, process->argv, &order.argc) < 0 ||
-        add_strings(&body, process->env, &order.envc) < 0 ||
-        order.argc + order.envc > INIT_STRINGS_MAX)
-        return err_say(e, E2BIG, "arguments and environment are too large");
-    order.body_len = (uint32_t)body.len;
     if (*c->cgroup) {
         c->cpu_base_us = cgroup_cpu_us(&c->engine->cgroups, c->cgroup);
         cgroup_reset_peak(&c->engine->cgroups, c->cgroup);
     }
     (void)pthread_mutex_lock(&c->lock);
-    r = send_order(
-        c->sock, &order, (const int[]){process->stdin_fd, process->stdout_fd, process->stderr_fd});
-    if (r == 0)
-        r = send_all(c->sock, body.data, body.len);
-    c->started = true;
+    r = order_send_job(c->sock, INIT_RUN, process, e);
+    c->started = r != -EINVAL && r != -E2BIG;
     (void)pthread_mutex_unlock(&c->lock);
-    if (r < 0)
-        return err_set(e, -r, "hand the program to container '%s'", c->id);
-    return 0;
+    return r;
 }
 
 int container_fd(const struct container *c)
@@ -347,7 +264,7 @@ int container_kill(struct container *c, int sig, struct err *e)
     } else if (!c->started || c->finished) {
         r = -ESRCH;
     } else {
-        r = send_order(
+        r = order_send(
             c->sock, &(struct init_order){.kind = INIT_SIGNAL, .signal = (uint32_t)sig}, NULL);
     }
     (void)pthread_mutex_unlock(&c->lock);
@@ -418,12 +335,12 @@ int container_wait(struct container *c, struct container_exit *ret, struct err *
             return err_set(e, errno, "wait for container '%s'", c->id);
     }
     *ret = (struct container_exit){.started = true};
-    bool reported = read_report(c->sock, &report, NULL) == 0 && report.kind == INIT_ENDED;
+    bool reported = order_read_report(c->sock, &report, NULL) == 0 && report.kind == INIT_ENDED;
     add_usage(c, &report, ret);
     (void)pthread_mutex_lock(&c->lock);
     c->finished = true;
     if (reported) /* silt-init kept the cgroup alive for us until here */
-        (void)send_order(c->sock, &(struct init_order){.kind = INIT_BYE}, NULL);
+        err_ignore(order_send(c->sock, &(struct init_order){.kind = INIT_BYE}, NULL));
     (void)pthread_mutex_unlock(&c->lock);
     if (!reported) {
         explain_loss(c, ret);
@@ -431,6 +348,7 @@ int container_wait(struct container *c, struct container_exit *ret, struct err *
     }
     ret->started = report.exec_errno == 0;
     ret->exec_errno = report.exec_errno;
+    ret->prepared = report.prepared != 0;
     if (WIFSIGNALED(report.status))
         ret->signal = WTERMSIG(report.status);
     else

@@ -79,8 +79,9 @@ struct container_process {
     const char *const *argv; /* argv[0] is looked up in PATH of env when it has no slash */
     const char *const *env;  /* complete environment */
     const char *cwd;         /* absolute path inside */
-    int stdin_fd, stdout_fd, stderr_fd; /* borrowed; duplicated into the container */
-    bool tty;                           /* stdout is a terminal: make it the controlling one */
+    /* Borrowed; duplicated into the container. All -1: those that container_prepare gave it. */
+    int stdin_fd, stdout_fd, stderr_fd;
+    bool tty; /* stdout is a terminal: make it the controlling one */
 };
 
 struct container_exit {
@@ -94,6 +95,7 @@ struct container_exit {
                                     the program and the children it waited for */
     uint64_t memory_peak_bytes;  /* since hand-over */
     bool lost;                   /* the container vanished without a report */
+    bool prepared;               /* it was the program that container_prepare had started */
 };
 
 int container_engine_new(const struct container_config *config, struct container_engine **ret,
@@ -115,8 +117,18 @@ bool container_engine_has_image(const struct container_engine *g, const char *im
 /* Blocks until silt-init reports that it waits (~10 ms). */
 int container_new(struct container_engine *g, const struct container_spec *spec,
     struct container **ret, struct err *e) WARN_UNUSED;
+/* Start a program that will probably be wanted, and hold it before it can see or do anything that
+ * is not the same for every run (server/init_hold.h). At most once, before container_start, which
+ * goes on with it if it names the same program without descriptors: same argv, environment (but for
+ * the value of SILT_RUN, whose length must be the same) and cwd. Else it is ended, and a new one
+ * started. Does not wait; whether it comes to anything is not known before the end (prepared). */
+int container_prepare(
+    struct container *c, const struct container_process *process, struct err *e) WARN_UNUSED;
 int container_start(
     struct container *c, const struct container_process *process, struct err *e) WARN_UNUSED;
+/* A pipe for a program's output: the container's user owns the writing end, or the program could
+ * not open /dev/stdout anew. The reading end does not block. */
+int container_pipe(uid_t uid, gid_t gid, int *ret_read, int *ret_write, struct err *e) WARN_UNUSED;
 int container_fd(const struct container *c);
 int container_wait(struct container *c, struct container_exit *ret, struct err *e) WARN_UNUSED;
 /* Send a signal to the program's process group; SIGKILL kills everything in the container at once.

@@ -7,6 +7,7 @@
  *     container_place.c   the private mount namespace in which the runtime starts, the made-up root
  *     container_spawn.c   starting the runtime's program there
  *     container_spec.c    from a container_spec to a bundle
+ *     container_order.c   orders to silt-init, and its reports
  */
 #ifndef SERVER_CONTAINER_INTERNAL_H
 #define SERVER_CONTAINER_INTERNAL_H
@@ -17,6 +18,7 @@
 
 #include "server/cgroup.h"
 #include "server/container.h"
+#include "server/init.h"
 
 /*
  * Where our tmpfs lies in the private mount namespace. It must be a directory that exists on every
@@ -118,5 +120,16 @@ void spec_remove_bundle(const struct container_engine *g, const char *id);
 int spec_check_image(
     const struct container_engine *g, const char *image, struct err *e) WARN_UNUSED;
 bool spec_image_is_host(const char *image);
+
+/* ---- container_order.c; the container's lock is held by those who send */
+
+/* Read one report; with ret_pid also who sent it. 0, or -EPIPE when there will be none. */
+int order_read_report(int sock, struct init_report *ret, pid_t *ret_pid) WARN_UNUSED;
+/* An order, with three descriptors if fds is not NULL. */
+int order_send(int sock, const struct init_order *order, const int *fds) WARN_UNUSED;
+/* One that names a program; descriptors below 0 are not sent. -EINVAL and -E2BIG: nothing was sent.
+ */
+int order_send_job(int sock, enum init_order_kind kind, const struct container_process *process,
+    struct err *e) WARN_UNUSED;
 
 #endif

@@ -2,7 +2,7 @@
 /*
  * What the files of exec share: exec.c (table of runs, slots), exec_run.c (a run's thread through
  * its stages), exec_plan.c (argv and environment), exec_io.c (descriptors and output),
- * exec_record.c (records). For these only.
+ * exec_ready.c (what may be prepared), exec_record.c (records). For these only.
  */
 #ifndef SERVER_EXEC_INTERNAL_H
 #define SERVER_EXEC_INTERNAL_H
@@ -112,6 +112,11 @@ struct exec_io {
     int out_fd, err_fd;     /* the program's ends */
     int out_read, err_read; /* ours; err_read -1 with a terminal */
 };
+#define EXEC_IO_NONE                                                                               \
+    ((struct exec_io){.stdin_fd = -1, .out_fd = -1, .err_fd = -1, .out_read = -1, .err_read = -1})
+/* Take over the reading ends of a program's output that was prepared, if this run can use them;
+ * they are closed if not. The program's ends stay -1. False: open others. */
+bool exec_io_adopt(struct run *run, struct exec_io *io, int out_read, int err_read);
 int exec_io_open(
     struct run *run, uid_t uid, gid_t gid, struct exec_io *ret, struct err *e) WARN_UNUSED;
 /* Close the program's ends: it has its own by now. */
@@ -123,6 +128,11 @@ int exec_io_pump(
     struct run *run, struct exec_io *io, struct container *c, uint64_t start_ns) WARN_UNUSED;
 /* What is left in the pipes, at most EXEC_DRAIN_MS. */
 void exec_io_drain(struct run *run, struct exec_io *io, uint64_t start_ns);
+
+/* exec_ready.c */
+/* Tell warm what the next run will probably be: this one again, if it is a program that may be
+ * started before it is wanted. */
+void exec_expect_again(struct run *run, const struct exec_plan *plan);
 
 /* exec_version.c */
 int exec_versions_new(struct exec *x, struct err *e) WARN_UNUSED;

@@ -39,20 +39,6 @@ static int open_stdin(struct run *run, int *ret, struct err *e)
     return *ret < 0 ? err_set(e, errno, "make the program's input") : 0;
 }
 
-/* The program may open /dev/stdout anew, which asks for its rights: the pipe must be its own. */
-static int open_pipe(uid_t uid, gid_t gid, int *ret_read, int *ret_write, struct err *e)
-{
-    int fds[2];
-    if (pipe2(fds, O_CLOEXEC) < 0)
-        return err_set(e, errno, "make a pipe");
-    *ret_read = fds[0];
-    *ret_write = fds[1];
-    if (fchown(fds[1], uid, gid) < 0 && errno != EPERM)
-        return err_set(e, errno, "give away a pipe");
-    int r = io_nonblock(fds[0], 1);
-    return r < 0 ? err_set(e, -r, "make a pipe") : 0;
-}
-
 static int open_terminal(struct run *run, uid_t uid, gid_t gid, struct exec_io *io, struct err *e)
 {
     char name[64];
@@ -78,17 +64,26 @@ static int open_terminal(struct run *run, uid_t uid, gid_t gid, struct exec_io *
     return 0;
 }
 
+bool exec_io_adopt(struct run *run, struct exec_io *io, int out_read, int err_read)
+{
+    io->out_read = out_read;
+    io->err_read = err_read;
+    if (out_read >= 0 && !run->req.tty && !run->req.has_stdin)
+        return true;
+    exec_io_close(run, io);
+    return false;
+}
+
 int exec_io_open(struct run *run, uid_t uid, gid_t gid, struct exec_io *ret, struct err *e)
 {
-    *ret = (struct exec_io){
-        .stdin_fd = -1, .out_fd = -1, .err_fd = -1, .out_read = -1, .err_read = -1};
+    *ret = EXEC_IO_NONE;
     int r = open_stdin(run, &ret->stdin_fd, e);
     if (r == 0 && run->req.tty)
         r = open_terminal(run, uid, gid, ret, e);
     else if (r == 0)
-        r = open_pipe(uid, gid, &ret->out_read, &ret->out_fd, e);
+        r = container_pipe(uid, gid, &ret->out_read, &ret->out_fd, e);
     if (r == 0 && !run->req.tty)
-        r = open_pipe(uid, gid, &ret->err_read, &ret->err_fd, e);
+        r = container_pipe(uid, gid, &ret->err_read, &ret->err_fd, e);
     return r;
 }
 

@@ -74,6 +74,18 @@ static int start_threads(struct exec *x, struct err *e)
     return 0;
 }
 
+static int check_prepare(const struct config *config, struct err *e)
+{
+    for (char *const *name = config->prepare; name && *name; name++) {
+        const struct runtime_language *language = runtimes_by_name(*name);
+        if (strcmp(*name, "none") != 0 && (!language || strcmp(language->name, *name) != 0))
+            return err_say(e, EINVAL,
+                "prepare: '%s' is no language: name python, node or others of /v1/info, or none",
+                *name);
+    }
+    return 0;
+}
+
 static int start_warm_containers(struct exec *x, struct err *e)
 {
     const struct warm_config config = {.engine = x->engine,
@@ -115,6 +127,8 @@ int exec_new(const struct exec_config *config, struct exec **ret, struct err *e)
     int r = x->kick_fd < 0 || x->null_fd < 0 || !x->log_dir ? err_set(e, errno, "start exec") : 0;
     if (r == 0)
         r = io_mkdirs(x->log_dir, 0700, e);
+    if (r == 0)
+        r = check_prepare(x->config, e);
     if (r == 0)
         r = exec_record_recover(x, e);
     if (r == 0)

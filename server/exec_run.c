@@ -102,17 +102,49 @@ static struct container_spec make_spec(const struct run *run, const struct sandb
     };
 }
 
+static struct container_process make_process(
+    const struct run *run, const struct exec_plan *plan, const struct exec_io *io)
+{
+    return (struct container_process){
+        .argv = (const char *const *)plan->argv,
+        .env = (const char *const *)plan->env,
+        .cwd = plan->cwd,
+        .stdin_fd = io->stdin_fd,
+        .stdout_fd = io->out_fd,
+        .stderr_fd = io->err_fd,
+        .tty = run->req.tty,
+    };
+}
+
+static int open_io(
+    struct run *run, const struct container_spec *spec, struct exec_io *io, struct err *e)
+{
+    exec_io_close(run, io);
+    return exec_io_open(run, spec->uid, spec->gid, io, e);
+}
+
 /* One that waited, if it takes the program; whatever is wrong with it, a new one will tell. */
 static int start_warm(struct run *run, const struct container_spec *spec,
-    const struct container_process *process, struct container **ret, struct err *e)
+    const struct exec_plan *plan, struct exec_io *io, struct container **ret, struct err *e)
 {
     struct err why = ERR_INIT;
-    int r = warm_take(run->exec->warm, run->sb, &spec->limits, spec->image, ret, e);
+    struct warm_got got;
+    int r = warm_take(run->exec->warm, run->sb, &spec->limits, spec->image, &got, e);
     run->counted = r == 0;
-    if (*ret && container_start(*ret, process, &why) < 0) {
+    *ret = got.container;
+    /* A program that was prepared has its descriptors; whatever is started instead gets the same.
+     */
+    bool adopted = exec_io_adopt(run, io, got.out_read, got.err_read);
+    if (r == 0 && !adopted)
+        r = open_io(run, spec, io, e);
+    const struct container_process process = make_process(run, plan, io);
+    if (r == 0 && *ret && container_start(*ret, &process, &why) < 0) {
         log_warn("%s: the container that waited could not be used: %s", run->facts.id, why.msg);
         container_free(ptr_take(ret));
+        r = adopted ? open_io(run, spec, io, e) : 0;
     }
+    if (run->counted)
+        exec_expect_again(run, plan);
     lock_facts(run);
     run->facts.warm = *ret != NULL;
     unlock_facts(run);
@@ -123,18 +155,10 @@ static int start_container(struct run *run, const struct sandbox_mounts *mounts,
     const struct exec_plan *plan, struct exec_io *io, struct container **ret, struct err *e)
 {
     const struct container_spec spec = make_spec(run, mounts);
-    const struct container_process process = {
-        .argv = (const char *const *)plan->argv,
-        .env = (const char *const *)plan->env,
-        .cwd = plan->cwd,
-        .stdin_fd = io->stdin_fd,
-        .stdout_fd = io->out_fd,
-        .stderr_fd = io->err_fd,
-        .tty = run->req.tty,
-    };
-    int r = start_warm(run, &spec, &process, ret, e);
-    if (*ret)
+    int r = start_warm(run, &spec, plan, io, ret, e);
+    if (r == 0 && *ret)
         return 0;
+    const struct container_process process = make_process(run, plan, io);
     if (r == 0)
         r = container_new(run->exec->engine, &spec, ret, e);
     if (r == 0)
@@ -173,6 +197,7 @@ static void note_exit(struct run *run, const struct container_exit *exit, uint64
     f->exited = exit->started && !exit->lost;
     f->exit_code = exit->exit_code;
     f->signal = exit->signal;
+    f->prepared = exit->prepared;
     f->oom_killed = exit->oom_killed;
     f->pids_hit = exit->pids_limit_hit;
     f->output_hit = stats.truncated[RUN_STDOUT] || stats.truncated[RUN_STDERR];
@@ -318,12 +343,10 @@ static int run_program(
     struct run *run, const struct sandbox_mounts *mounts, struct container **ret_c, struct err *e)
 {
     struct exec_plan plan = {.argv = NULL};
-    struct exec_io io;
+    struct exec_io io = EXEC_IO_NONE;
     struct container_exit exit = {.started = false};
     uint64_t begin = io_now_ns();
-    int r = exec_io_open(run, mounts->uid, mounts->gid, &io, e);
-    if (r == 0)
-        r = exec_plan_make(run, &plan, e);
+    int r = exec_plan_make(run, &plan, e);
     if (r == 0)
         r = start_container(run, mounts, &plan, &io, ret_c, e);
     exec_io_handed_over(run, &io);

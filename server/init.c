@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "server/init_filter.h"
+#include "server/init_hold.h"
 
 #include "shared/banned.h"
 
@@ -36,9 +37,9 @@
 
 struct job {
     char *cwd;
-    char **argv, **env;
+    char **argv, **env; /* argv NULL: there is none */
     bool tty;
-    int fds[3];
+    int fds[3]; /* -1: none came with it */
 };
 
 static bool read_all(int fd, void *data, size_t len)
@@ -81,13 +82,11 @@ static bool read_order(struct init_order *order, int fds[3])
     return read_all(INIT_FD, (char *)order + n, sizeof *order - (size_t)n);
 }
 
-/* The strings of a RUN order. The memory is never given back: there is one program per container.
- */
+/* The strings of an order. The memory is never given back: there is one program per container. */
 static bool read_job(const struct init_order *order, struct job *job)
 {
     size_t strings = (size_t)order->argc + order->envc;
-    if (order->argc < 1 || strings > INIT_STRINGS_MAX || order->body_len > INIT_BODY_MAX ||
-        job->fds[0] < 0)
+    if (order->argc < 1 || strings > INIT_STRINGS_MAX || order->body_len > INIT_BODY_MAX)
         return false;
     size_t table_bytes = (strings + 2) * sizeof(char *);
     char *memory = mmap(NULL, table_bytes + order->body_len + 1, PROT_READ | PROT_WRITE,
@@ -147,7 +146,7 @@ static int execute(char *const argv[], char *const env[])
     return denied_one ? EACCES : ENOENT;
 }
 
-static _Noreturn void run_child(const struct job *job, int error_fd)
+static _Noreturn void run_child(const struct job *job, int error_fd, bool held)
 {
     sigset_t none;
     int error = 0;
@@ -160,7 +159,8 @@ static _Noreturn void run_child(const struct job *job, int error_fd)
     if (!error && chdir(job->cwd) < 0)
         error = errno;
     (void)umask(022);
-    if (!error && (sigprocmask(SIG_SETMASK, &none, NULL) < 0 || filter_load() < 0))
+    if (!error && ((held && hold_offer() < 0) || sigprocmask(SIG_SETMASK, &none, NULL) < 0 ||
+                      filter_load() < 0))
         error = errno;
     if (!error)
         error = execute(job->argv, job->env);
@@ -174,6 +174,11 @@ struct state {
     pid_t program; /* 0: none yet */
     int error_fd;  /* the program's exec error, or end of file */
     bool ended;
+    struct job job;
+    struct job ready; /* what was prepared; its descriptors are for whatever will run */
+    struct hold hold;
+    int hold_error_fd;
+    bool prepared; /* the program is what was prepared */
 };
 
 static _Noreturn void end(void)
@@ -195,43 +200,145 @@ static uint64_t micros(struct timeval t)
     return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_usec;
 }
 
+static void close_all(int fds[3])
+{
+    for (int i = 0; i < 3; i++) {
+        if (fds[i] >= 0)
+            (void)close(fds[i]);
+        fds[i] = -1;
+    }
+}
+
+/* Start a program; what is wrong is known only after it tried to execute: *ret_error. */
+static pid_t launch(const struct job *job, bool held, int *ret_error)
+{
+    int error_fds[2];
+    if (pipe2(error_fds, O_CLOEXEC) < 0)
+        end();
+    pid_t pid = fork();
+    if (pid == 0)
+        run_child(job, error_fds[1], held);
+    (void)close(error_fds[1]);
+    *ret_error = error_fds[0];
+    return pid;
+}
+
+static void start(struct state *s)
+{
+    s->program = launch(&s->job, false, &s->error_fd);
+    if (s->program < 0) {
+        report(INIT_ENDED, &(struct init_report){.exec_errno = errno});
+        s->ended = true;
+    }
+    close_all(s->job.fds);
+}
+
+static void program_ended(struct state *s, int status, const struct rusage *usage)
+{
+    int error = 0;
+    s->ended = true;
+    if (read(s->error_fd, &error, sizeof error) != (ssize_t)sizeof error)
+        error = 0;
+    /* What the program left running ends with it, before anybody looks at its files. */
+    (void)kill(-1, SIGKILL);
+    report(INIT_ENDED, &(struct init_report){.exec_errno = error,
+                           .status = status,
+                           .prepared = s->prepared,
+                           .user_us = micros(usage->ru_utime),
+                           .system_us = micros(usage->ru_stime),
+                           .peak_bytes = (uint64_t)usage->ru_maxrss * 1024});
+}
+
+/* ---- the program that was prepared */
+
+static const char *mark_of(const struct job *job)
+{
+    for (char *const *e = job->env; *e; e++) {
+        if (strncmp(*e, INIT_MARK, strlen(INIT_MARK)) == 0)
+            return *e + strlen(INIT_MARK);
+    }
+    return "";
+}
+
+static bool same_strings(char *const *a, char *const *b)
+{
+    for (; *a && *b; a++, b++) {
+        bool marked = strncmp(*a, INIT_MARK, strlen(INIT_MARK)) == 0 &&
+                      strncmp(*b, INIT_MARK, strlen(INIT_MARK)) == 0;
+        if (marked ? strlen(*a) != strlen(*b) : strcmp(*a, *b) != 0)
+            return false;
+    }
+    return !*a && !*b;
+}
+
+static bool is_ready(const struct state *s)
+{
+    const struct job *a = &s->ready, *b = &s->job;
+    return (s->hold.state == HOLD_STARTING || s->hold.state == HOLD_HELD) && !b->tty &&
+           strcmp(a->cwd, b->cwd) == 0 && same_strings(a->argv, b->argv) &&
+           same_strings(a->env, b->env);
+}
+
+static void prepare(struct state *s)
+{
+    pid_t pid = launch(&s->ready, true, &s->hold_error_fd);
+    if (pid > 0)
+        hold_begin(&s->hold, pid, mark_of(&s->ready));
+}
+
+/* It stopped on its way, or it could not be held after all. */
+static void follow(struct state *s, int status)
+{
+    bool wanted = s->program == s->hold.pid;
+    bool going = hold_step(&s->hold, status);
+    if (wanted && !going) {
+        s->prepared = false;
+        start(s);
+    } else if (wanted && s->hold.state == HOLD_NONE) {
+        close_all(s->job.fds);
+    }
+}
+
+static void run(struct state *s)
+{
+    bool given = s->job.fds[0] >= 0;
+    if (!given) {
+        memcpy(s->job.fds, s->ready.fds, sizeof s->job.fds);
+        memset(s->ready.fds, -1, sizeof s->ready.fds);
+    }
+    if (s->job.fds[0] < 0)
+        end();
+    pid_t pid = s->hold.pid;
+    if (!given && is_ready(s) && hold_release(&s->hold, mark_of(&s->job))) {
+        s->program = pid;
+        s->error_fd = s->hold_error_fd;
+        s->prepared = true;
+        if (s->hold.state == HOLD_NONE)
+            close_all(s->job.fds);
+        return;
+    }
+    hold_end(&s->hold);
+    close_all(s->ready.fds);
+    start(s);
+}
+
+/* ---- the loop */
+
 static void reap(struct state *s)
 {
     int status;
     struct rusage usage;
     for (pid_t pid; (pid = wait4(-1, &status, WNOHANG, &usage)) > 0;) {
-        if (pid != s->program || s->ended)
+        if (WIFSTOPPED(status)) {
+            if (pid == s->hold.pid)
+                follow(s, status);
             continue;
-        int error = 0;
-        s->ended = true;
-        if (read(s->error_fd, &error, sizeof error) != (ssize_t)sizeof error)
-            error = 0;
-        /* What the program left running ends with it, before anybody looks at its files. */
-        (void)kill(-1, SIGKILL);
-        report(INIT_ENDED, &(struct init_report){.exec_errno = error,
-                               .status = status,
-                               .user_us = micros(usage.ru_utime),
-                               .system_us = micros(usage.ru_stime),
-                               .peak_bytes = (uint64_t)usage.ru_maxrss * 1024});
+        }
+        if (pid == s->hold.pid)
+            hold_forget(&s->hold);
+        if (pid == s->program && !s->ended)
+            program_ended(s, status, &usage);
     }
-}
-
-static void start(struct state *s, const struct job *job)
-{
-    int error_fds[2];
-    if (pipe2(error_fds, O_CLOEXEC) < 0)
-        end();
-    s->error_fd = error_fds[0];
-    s->program = fork();
-    if (s->program == 0)
-        run_child(job, error_fds[1]);
-    if (s->program < 0) {
-        report(INIT_ENDED, &(struct init_report){.exec_errno = errno});
-        s->ended = true;
-    }
-    (void)close(error_fds[1]);
-    for (int i = 0; i < 3; i++)
-        (void)close(job->fds[i]);
 }
 
 static void obey(struct state *s)
@@ -241,10 +348,17 @@ static void obey(struct state *s)
     if (!read_order(&order, job.fds))
         end();
     switch (order.kind) {
+    case INIT_PREPARE:
+        if (s->program || s->ready.argv || job.fds[0] < 0 || !read_job(&order, &job))
+            end();
+        s->ready = job;
+        prepare(s);
+        break;
     case INIT_RUN:
         if (s->program || !read_job(&order, &job))
             end();
-        start(s, &job);
+        s->job = job;
+        run(s);
         break;
     case INIT_SIGNAL:
         if (s->program > 0 && !s->ended && kill(-s->program, (int)order.signal) < 0)
@@ -257,8 +371,10 @@ static void obey(struct state *s)
 
 int main(void)
 {
-    struct state s = {.error_fd = -1};
+    struct state s = {.error_fd = -1, .job.fds = {-1, -1, -1}, .ready.fds = {-1, -1, -1}};
     sigset_t child;
+    if (getpid() != 1) /* it kills all that it can reach */
+        return 1;
     if (prctl(PR_SET_DUMPABLE, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
         fcntl(INIT_FD, F_SETFD, FD_CLOEXEC) < 0)
         return 1;

@@ -3,12 +3,24 @@
  * What siltd and silt-init say to each other over a stream socket that silt-init inherits as
  * descriptor INIT_FD. Both ends come from one build and run on one machine, so integers are native.
  *
- *     silt-init → siltd   struct init_report, kind INIT_READY    waits for a program
- *     siltd → silt-init   struct init_order, kind INIT_RUN, with three descriptors (SCM_RIGHTS),
- * and body_len bytes: cwd, argv, environment, each ended by NUL siltd → silt-init   struct
- * init_order, kind INIT_SIGNAL    to the program's process group silt-init → siltd   struct
- * init_report, kind INIT_ENDED    everything else was killed by then siltd → silt-init   struct
- * init_order, kind INIT_BYE       usage has been read: exit
+ * silt-init sends a struct init_report:
+ *
+ *     INIT_READY     it waits for a program
+ *
+ *     INIT_ENDED     the program has ended, and everything else was killed
+ *
+ * siltd sends a struct init_order:
+ *
+ *     INIT_PREPARE   like INIT_RUN, at most once and before it: a program that will probably be
+ *                    wanted. It is started and held before it can see or do anything (init_hold.h)
+ *
+ *     INIT_RUN       with body_len bytes (cwd, argv, environment, each ended by NUL) and three
+ *                    descriptors (SCM_RIGHTS), or with none: those of INIT_PREPARE. If what it says
+ *                    is what was prepared, that goes on; else a new program is started
+ *
+ *     INIT_SIGNAL    to the program's process group
+ *
+ *     INIT_BYE       usage has been read: exit
  *
  * When the socket closes, silt-init kills everything in the container and exits.
  */
@@ -21,7 +33,10 @@
 #define INIT_BODY_MAX (1024 * 1024) /* bytes of cwd, argv and environment together */
 #define INIT_STRINGS_MAX 8192       /* argv and environment entries together */
 
-enum init_order_kind { INIT_RUN = 0x51170001, INIT_SIGNAL, INIT_BYE };
+/* The variable in whose value, but not in its length, a prepared program may differ. */
+#define INIT_MARK "SILT_RUN="
+
+enum init_order_kind { INIT_RUN = 0x51170001, INIT_SIGNAL, INIT_BYE, INIT_PREPARE };
 enum init_report_kind { INIT_READY = 0x51180001, INIT_ENDED };
 
 struct init_order {
@@ -35,9 +50,9 @@ struct init_order {
 
 struct init_report {
     uint32_t kind;
-    int32_t exec_errno; /* ENDED: 0 if the program was executed */
-    int32_t status;     /* ENDED: as from wait(2) */
-    uint32_t reserved;
+    int32_t exec_errno;          /* ENDED: 0 if the program was executed */
+    int32_t status;              /* ENDED: as from wait(2) */
+    uint32_t prepared;           /* ENDED: it was the program that had been prepared */
     uint64_t user_us, system_us; /* ENDED: of the program and the children it waited for */
     uint64_t peak_bytes;         /* ENDED: largest resident set of one of these */
 };

@@ -232,9 +232,9 @@ json_t *run_json(const struct run_facts *f, const struct run_log_stats *stats)
     put(o, "limits", limits_json(&f->limits), &ok);
     put(o, "network", json_pack("{s:s}", "mode", "none"), &ok);
     put(o, "runtime",
-        json_pack("{s:o, s:o, s:o, s:o, s:b}", "language", text_or_null(f->language), "version",
-            text_or_null(f->version), "image", text_or_null(f->image), "engine",
-            text_or_null(f->engine), "warm", f->warm),
+        json_pack("{s:o, s:o, s:o, s:o, s:b, s:b}", "language", text_or_null(f->language),
+            "version", text_or_null(f->version), "image", text_or_null(f->image), "engine",
+            text_or_null(f->engine), "warm", f->warm, "prepared", f->prepared),
         &ok);
     put(o, "labels", f->labels ? json_incref(f->labels) : json_object(), &ok);
     put(o, "diagnosis", diagnosis_json(&f->diagnosis), &ok);

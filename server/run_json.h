@@ -33,8 +33,8 @@ struct run_facts {
     char id[40], sandbox[SANDBOX_ID_BYTES];
     enum run_status status;
     char display[200]; /* what was run, readable, for lists: "main.py", "python3 -m pytest" */
-    bool exited;   /* exit_code or signal is known */
-    int exit_code; /* valid if signal is 0 */
+    bool exited;       /* exit_code or signal is known */
+    int exit_code;     /* valid if signal is 0 */
     int signal;
     char reason[ERR_MSG_BYTES]; /* "" = none */
     bool timed_out, cancelled, oom_killed, cpu_hit, pids_hit, output_hit;
@@ -50,6 +50,7 @@ struct run_facts {
     const char *version;  /* of the language, or NULL */
     const char *image, *engine;
     bool warm;
+    bool prepared;              /* its interpreter had been started before */
     struct diagnosis diagnosis; /* code NULL = none */
     json_t *labels;             /* or NULL */
     struct err error;           /* status RUN_ERROR: what kept it from starting */

@@ -97,6 +97,15 @@ const struct runtime_language *runtimes_by_name(const char *name)
     return NULL;
 }
 
+const struct runtime_language *runtimes_by_program(const char *program)
+{
+    for (size_t i = 0; i < COUNT; i++) {
+        if (!strcmp(languages[i].program, program))
+            return &languages[i];
+    }
+    return NULL;
+}
+
 const struct runtime_language *runtimes_by_extension(const char *path)
 {
     const char *base = path_base(path), *dot = strrchr(base, '.');

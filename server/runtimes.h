@@ -26,6 +26,8 @@ struct runtime_language {
 const struct runtime_language *runtimes_all(size_t *ret_count);
 /* By name or alias, or NULL. */
 const struct runtime_language *runtimes_by_name(const char *name);
+/* By the program that runs its files, or NULL. */
+const struct runtime_language *runtimes_by_program(const char *program);
 /* By a file's extension, or NULL. */
 const struct runtime_language *runtimes_by_extension(const char *path);
 

@@ -2,6 +2,7 @@
 #include "server/warm.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -30,18 +31,25 @@ struct wish {
     char image[WARM_IMAGE_BYTES]; /* "" = not known */
 };
 
+/* What will probably be run: a container_process without descriptors, in memory of its own. */
+struct program {
+    struct container_process process;
+    const char *strings[];
+};
+
 /* One per sandbox. What waits in it is always what the wish says. */
 struct spot {
     char id[SANDBOX_ID_BYTES];
     enum spot_state state;
     struct wish wish;
-    struct sandbox *sandbox;     /* with SPOT_QUEUED: a reference */
-    struct container *container; /* with SPOT_WAITING */
-    uint64_t used_ns;            /* somebody took or wanted one */
-    uint64_t since_ns;           /* in this state */
-    unsigned users;              /* containers handed out, made in its stead, or not removed yet */
-    unsigned droppers;           /* in warm_drop */
-    bool awaited;                /* somebody waits for the maker */
+    struct sandbox *sandbox; /* with SPOT_QUEUED: a reference */
+    struct warm_got got;     /* with SPOT_WAITING */
+    struct program *program; /* for the next one, or NULL */
+    uint64_t used_ns;        /* somebody took or wanted one */
+    uint64_t since_ns;       /* in this state */
+    unsigned users;          /* containers handed out, made in its stead, or not removed yet */
+    unsigned droppers;       /* in warm_drop */
+    bool awaited;            /* somebody waits for the maker */
     UT_hash_handle hh;
 };
 
@@ -90,7 +98,46 @@ static bool same_wish(const struct wish *a, const struct wish *b)
            l->file_bytes == m->file_bytes && l->tmp_bytes == m->tmp_bytes;
 }
 
+/* ---- programs */
+
+static size_t count_strings(const char *const *list, size_t *bytes)
+{
+    size_t n = 0;
+    for (; list[n]; n++)
+        *bytes += strlen(list[n]) + 1;
+    return n;
+}
+
+/* A copy in one piece, or NULL. */
+static struct program *program_new(const struct container_process *from)
+{
+    size_t bytes = strlen(from->cwd) + 1;
+    size_t argc = count_strings(from->argv, &bytes), envc = count_strings(from->env, &bytes);
+    size_t table = (argc + envc + 2) * sizeof(char *);
+    struct program *p = calloc(1, sizeof *p + table + bytes);
+    if (!p)
+        return NULL;
+    const char **at = p->strings;
+    char *text = (char *)p + sizeof *p + table;
+    p->process.argv = at;
+    p->process.env = at + argc + 1;
+    for (size_t i = 0; i < argc + envc; i++) {
+        const char *string = i < argc ? from->argv[i] : from->env[i - argc];
+        size_t len = strlen(string) + 1;
+        at[i < argc ? i : i + 1] = memcpy(text, string, len);
+        text += len;
+    }
+    p->process.cwd = memcpy(text, from->cwd, strlen(from->cwd) + 1);
+    return p;
+}
+
 /* ---- spots; the lock is held */
+
+static void got_close(struct warm_got *got)
+{
+    fd_closep(&got->out_read);
+    fd_closep(&got->err_read);
+}
 
 static struct spot *find_spot(struct warm *w, const struct sandbox *sb)
 {
@@ -108,6 +155,7 @@ static struct spot *get_spot(struct warm *w, const struct sandbox *sb)
     if (!s)
         return NULL;
     (void)snprintf(s->id, sizeof s->id, "%s", sandbox_id(sb));
+    s->got = WARM_GOT_NOTHING;
     HASH_ADD_STR(w->spots, id, s);
     if (s->hh.tbl)
         return s;
@@ -118,6 +166,7 @@ static struct spot *get_spot(struct warm *w, const struct sandbox *sb)
 static void remove_spot(struct warm *w, struct spot *s)
 {
     HASH_DEL(w->spots, s);
+    free(s->program);
     free(s);
 }
 
@@ -135,9 +184,11 @@ static void set_state(struct warm *w, struct spot *s, enum spot_state state)
         w->stats.waiting++;
 }
 
-static void throw_away(struct warm *w, struct spot *s, struct container *c)
+static void throw_away(struct warm *w, struct spot *s, struct warm_got got)
 {
+    struct container *c = got.container;
     struct waste *waste = malloc(sizeof *waste);
+    got_close(&got);
     if (!waste) {
         /* Out of memory is no reason to keep it: then here, although it takes long. */
         container_free(c);
@@ -150,11 +201,12 @@ static void throw_away(struct warm *w, struct spot *s, struct container *c)
 }
 
 /* What waits there, now the caller's. */
-static struct container *empty(struct warm *w, struct spot *s)
+static struct warm_got empty(struct warm *w, struct spot *s)
 {
-    struct container *c = ptr_take(&s->container);
+    struct warm_got got = s->got;
+    s->got = WARM_GOT_NOTHING;
     set_state(w, s, SPOT_EMPTY);
-    return c;
+    return got;
 }
 
 /* Something that died while it waited (the machine was short of memory) is of no use. */
@@ -203,16 +255,40 @@ static void queue(struct warm *w, struct spot *s, struct sandbox *sb)
 
 /* ---- the maker */
 
+/* Prepare a program in a container that was just made; without it the container is as good. */
+static void prepare(struct warm_got *got, const struct program *program,
+    const struct sandbox_mounts *mounts, const char *sandbox)
+{
+    struct container_process process = program->process;
+    struct err e = ERR_INIT;
+    CLEANUP(fd_closep) int null = open("/dev/null", O_RDONLY | O_CLOEXEC), out = -1, err = -1;
+    int r = null < 0 ? err_set(&e, errno, "open /dev/null") : 0;
+    if (r == 0)
+        r = container_pipe(mounts->uid, mounts->gid, &got->out_read, &out, &e);
+    if (r == 0)
+        r = container_pipe(mounts->uid, mounts->gid, &got->err_read, &err, &e);
+    process.stdin_fd = null;
+    process.stdout_fd = out;
+    process.stderr_fd = err;
+    if (r == 0)
+        r = container_prepare(got->container, &process, &e);
+    if (r < 0) {
+        log_warn("no program is prepared for %s: %s", sandbox, e.msg);
+        got_close(got);
+    }
+}
+
 /* Runs without the lock; the spot stays since it is SPOT_MAKING. Counted in as a run, so that the
  * sandbox's end waits and its folders are there; when it is being deleted that is refused. */
-static struct container *make_one(struct warm *w, struct sandbox *sb, const struct wish *wish)
+static struct warm_got make_one(
+    struct warm *w, struct sandbox *sb, const struct wish *wish, const struct program *program)
 {
     char id[ID_BYTES];
-    struct container *c = NULL;
+    struct warm_got got = WARM_GOT_NOTHING;
     struct sandbox_mounts mounts;
     struct err e = ERR_INIT;
     if (sandbox_run_enter(sb, &mounts, &e) < 0)
-        return NULL;
+        return got;
     text_id("warm_", id, sizeof id);
     const struct container_spec spec = {.id = id,
         .workspace = mounts.workspace,
@@ -223,30 +299,36 @@ static struct container *make_one(struct warm *w, struct sandbox *sb, const stru
         .uid = mounts.uid,
         .gid = mounts.gid,
         .limits = wish->limits};
-    if (container_new(w->config.engine, &spec, &c, &e) < 0)
+    if (container_new(w->config.engine, &spec, &got.container, &e) < 0)
         log_warn("no container waits for %s: %s", sandbox_id(sb), e.msg);
+    else if (program)
+        prepare(&got, program, &mounts, sandbox_id(sb));
     sandbox_mounts_release(&mounts);
     sandbox_run_abandon(sb);
-    return c;
+    return got;
 }
 
 static void make(struct warm *w, struct spot *s)
 {
     const struct wish wish = s->wish;
     struct sandbox *sb = ptr_take(&s->sandbox);
+    CLEANUP(freep) struct program *program = ptr_take(&s->program);
     set_state(w, s, SPOT_MAKING);
     (void)pthread_mutex_unlock(&w->lock);
-    struct container *c = make_one(w, sb, &wish);
+    struct warm_got got = make_one(w, sb, &wish, program);
     sandbox_unref(sb);
     (void)pthread_mutex_lock(&w->lock);
-    if (c && !w->stopping && same_wish(&wish, &s->wish)) {
-        s->container = c;
+    if (got.container && !w->stopping && same_wish(&wish, &s->wish)) {
+        s->got = got;
         set_state(w, s, SPOT_WAITING);
         w->stats.made++;
+        w->stats.prepared += got.out_read >= 0;
+        if (!s->program)
+            s->program = ptr_take(&program); /* for one after it, if this one is not used */
     } else {
         set_state(w, s, SPOT_EMPTY);
-        if (c)
-            throw_away(w, s, c);
+        if (got.container)
+            throw_away(w, s, got);
         else
             s->wish.image[0] = '\0'; /* until a run tells what works */
     }
@@ -360,7 +442,7 @@ void warm_stop(struct warm *w)
         if (s->state != SPOT_WAITING)
             continue;
         /* All at once now, so that removing one after the other does not take long. */
-        err_ignore(container_kill(s->container, SIGKILL, NULL));
+        err_ignore(container_kill(s->got.container, SIGKILL, NULL));
         throw_away(w, s, empty(w, s));
     }
     (void)pthread_cond_signal(&w->work);
@@ -396,27 +478,30 @@ static void await_maker(struct warm *w, struct spot *s)
 }
 
 /* Counted in already, so the spot stays. */
-static struct container *take(struct warm *w, struct spot *s, const struct wish *wish)
+static struct warm_got take(struct warm *w, struct spot *s, const struct wish *wish)
 {
+    struct warm_got got = WARM_GOT_NOTHING;
     if (s->state == SPOT_MAKING && !s->awaited && same_wish(wish, &s->wish))
         await_maker(w, s);
     unqueue(w, s); /* not begun: the caller is quicker */
-    struct container *c = s->state == SPOT_WAITING ? empty(w, s) : NULL;
-    if (c && (!same_wish(wish, &s->wish) || !is_alive(c))) {
-        throw_away(w, s, ptr_take(&c));
+    if (s->state == SPOT_WAITING)
+        got = empty(w, s);
+    if (got.container && (!same_wish(wish, &s->wish) || !is_alive(got.container))) {
+        throw_away(w, s, got);
+        got = WARM_GOT_NOTHING;
         w->stats.discarded++;
     }
     s->wish = *wish;
-    w->stats.taken += c != NULL;
-    return c;
+    w->stats.taken += got.container != NULL;
+    return got;
 }
 
 int warm_take(struct warm *w, struct sandbox *sb, const struct container_limits *limits,
-    const char *image, struct container **ret, struct err *e)
+    const char *image, struct warm_got *ret, struct err *e)
 {
     struct wish wish;
     bool valid = make_wish(limits, image, &wish);
-    *ret = NULL;
+    *ret = WARM_GOT_NOTHING;
     (void)pthread_mutex_lock(&w->lock);
     struct spot *s = get_spot(w, sb);
     if (s) {
@@ -427,6 +512,20 @@ int warm_take(struct warm *w, struct sandbox *sb, const struct container_limits 
     }
     (void)pthread_mutex_unlock(&w->lock);
     return s ? 0 : err_set(e, ENOMEM, "prepare a container");
+}
+
+void warm_expect(struct warm *w, struct sandbox *sb, const struct container_process *process)
+{
+    struct program *program = process->argv ? program_new(process) : NULL;
+    (void)pthread_mutex_lock(&w->lock);
+    struct spot *s = find_spot(w, sb);
+    if (s) {
+        struct program *old = s->program;
+        s->program = program;
+        program = old;
+    }
+    (void)pthread_mutex_unlock(&w->lock);
+    free(program);
 }
 
 void warm_done(struct warm *w, struct sandbox *sb)
@@ -469,7 +568,7 @@ void warm_want(
 
 void warm_drop(struct warm *w, struct sandbox *sb)
 {
-    struct container *c = NULL;
+    struct warm_got got = WARM_GOT_NOTHING;
     (void)pthread_mutex_lock(&w->lock);
     struct spot *s = find_spot(w, sb);
     if (s) {
@@ -479,12 +578,13 @@ void warm_drop(struct warm *w, struct sandbox *sb)
             (void)pthread_cond_wait(&w->moved, &w->lock);
         unqueue(w, s);
         if (s->state == SPOT_WAITING)
-            c = empty(w, s);
+            got = empty(w, s);
         if (--s->droppers == 0 && s->users == 0)
             remove_spot(w, s);
     }
     (void)pthread_mutex_unlock(&w->lock);
-    container_free(c);
+    got_close(&got);
+    container_free(got.container);
 }
 
 void warm_stats(struct warm *w, struct warm_stats *ret)

@@ -4,7 +4,8 @@
  * of this module's own and handed out once. Everything about it is an optimisation: without a
  * fitting one the caller makes its own, the cold way.
  *
- *     warm_take(w, sb, &limits, image, &c, &e)   // c NULL: none; make your own
+ *     warm_take(w, sb, &limits, image, &got, &e)   // got.container NULL: none; make your own
+ *     warm_expect(w, sb, &process)                 // what the next run will probably be
  *     ...                                        // container_start, container_wait
  *     warm_again(w, sb)                          // it is over: have the next one made
  *     container_free(c)
@@ -16,6 +17,9 @@
  * whose sandbox is not used is removed in time. Where all places are taken, the sandbox that was
  * used longest ago gives way, but not within WARM_PROTECTED_MS, or many sandboxes in turn would
  * only drive out each other's.
+ *
+ * If it is known which program the next run will probably be, that is prepared in the container
+ * (container_prepare), with pipes for its output.
  *
  * Thread-safe; only warm_take (at most WARM_WAIT_MS), warm_drop and warm_stop wait. None may be
  * called by a thread that carries a sandbox's identity.
@@ -44,6 +48,7 @@ struct warm_config {
 struct warm_stats {
     uint64_t waiting;            /* now */
     uint64_t made, taken;        /* since the start */
+    uint64_t prepared;           /* of those made: with a program in it */
     uint64_t discarded, removed; /* did not fit or was dead; too old or gave way */
 };
 
@@ -52,10 +57,20 @@ int warm_new(const struct warm_config *config, struct warm **ret, struct err *e)
 void warm_stop(struct warm *w);
 void warm_free(struct warm *w);
 
-/* Count a container of this sandbox in, and remember what is asked for. *ret is the one that
- * waited, now the caller's, or NULL. After an error (-ENOMEM) it is not counted in. */
+/* One that waited; all of it is the taker's. */
+struct warm_got {
+    struct container *container;
+    int out_read, err_read; /* of the output of a program that was prepared in it; -1: none was */
+};
+#define WARM_GOT_NOTHING ((struct warm_got){.out_read = -1, .err_read = -1})
+
+/* Count a container of this sandbox in, and remember what is asked for. *ret is the one that waited
+ * or WARM_GOT_NOTHING. After an error (-ENOMEM) it is not counted in. */
 int warm_take(struct warm *w, struct sandbox *sb, const struct container_limits *limits,
-    const char *image, struct container **ret, struct err *e) WARN_UNUSED;
+    const char *image, struct warm_got *ret, struct err *e) WARN_UNUSED;
+/* The program that will probably be wanted next, to be prepared in the next container that is made;
+ * argv NULL: nobody knows. Texts are copied, descriptors not looked at. */
+void warm_expect(struct warm *w, struct sandbox *sb, const struct container_process *process);
 /* Count it out, after container_free. */
 void warm_done(struct warm *w, struct sandbox *sb);
 

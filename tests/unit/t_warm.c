@@ -103,10 +103,11 @@ static void await_made(struct world *w, uint64_t made)
 static struct container *take(
     struct world *w, struct sandbox *sb, const struct container_limits *limits)
 {
-    struct container *c = NULL;
+    struct warm_got got;
     struct err e = ERR_INIT;
-    assert_int_equal(warm_take(w->warm, sb, limits, "host", &c, &e), 0);
-    return c;
+    assert_int_equal(warm_take(w->warm, sb, limits, "host", &got, &e), 0);
+    assert_int_equal(got.out_read, -1);
+    return got.container;
 }
 
 static void give_back(struct world *w, struct sandbox *sb, struct container *c)
@@ -150,6 +151,50 @@ static void test_is_handed_out_once(void **state)
 }
 
 /* Each row differs from the one before, which is what waits, in one point. */
+/* The program of the last run is prepared in the next container, with pipes for its output. */
+static void test_prepares_what_is_expected(void **state)
+{
+    struct world *w = *state;
+    struct container_exit ended;
+    struct warm_got got;
+    struct err e = ERR_INIT;
+    char text[64];
+    const struct container_process process = {
+        .argv = (const char *const[]){"python3", "-m", "platform", NULL},
+        .env = (const char *const[]){"PATH=/usr/bin:/bin", "SILT_RUN=run_aaaaaaaaaaaaaaaa", NULL},
+        .cwd = "/workspace",
+        .stdin_fd = -1,
+        .stdout_fd = -1,
+        .stderr_fd = -1};
+    const struct container_process nothing = {.argv = NULL};
+    begin(w, 4, 1000);
+    want(w, w->sb);
+    await_made(w, 1);
+    assert_int_equal(stats(w).prepared, 0); /* nobody knew */
+    give_back(w, w->sb, take(w, w->sb, &usual));
+    warm_expect(w->warm, w->sb, &process);
+    want(w, w->sb);
+    await_made(w, 2);
+    assert_int_equal(stats(w).prepared, 1);
+    assert_int_equal(warm_take(w->warm, w->sb, &usual, "host", &got, &e), 0);
+    assert_true(got.container && got.out_read >= 0 && got.err_read >= 0);
+    assert_int_equal(container_start(got.container, &process, &e), 0);
+    struct pollfd p = {.fd = got.out_read, .events = POLLIN};
+    assert_int_equal(poll(&p, 1, 60000), 1);
+    ssize_t n = read(got.out_read, text, sizeof text - 1);
+    assert_true(n > 5 && memcmp(text, "Linux", 5) == 0);
+    assert_int_equal(container_wait(got.container, &ended, &e), 0);
+    assert_true(ended.prepared);
+    (void)close(got.out_read);
+    (void)close(got.err_read);
+    give_back(w, w->sb, got.container);
+    /* the last run was something else */
+    warm_expect(w->warm, w->sb, &nothing);
+    want(w, w->sb);
+    await_made(w, 3);
+    assert_int_equal(stats(w).prepared, 1);
+}
+
 static void test_other_limits_do_not_fit(void **state)
 {
     struct world *w = *state;
@@ -319,6 +364,7 @@ static int all_tests(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_is_handed_out_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_prepares_what_is_expected, setup, teardown),
         cmocka_unit_test_setup_teardown(test_other_limits_do_not_fit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_first_wish_is_needed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_dead_one_is_not_used, setup, teardown),
