@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* watch and stop: the watcher of a project, in the foreground or behind. */
+#include "agent/cmd_watch.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 
-#include "agent/app.h"
 #include "agent/control.h"
 #include "agent/talk.h"
 #include "shared/io.h"
@@ -18,6 +20,7 @@
 
 #define START_WAIT_MS 20000
 #define STOP_WAIT_MS 5000
+#define EBUSY_CODE 75 /* of a watcher that found another one: EX_TEMPFAIL */
 
 static volatile sig_atomic_t stop_wanted;
 
@@ -27,124 +30,7 @@ static void on_stop(int sig)
     stop_wanted = 1;
 }
 
-struct watcher {
-    struct app *app;
-    pid_t child;       /* the `silt run` of --run that is going on, or 0 */
-    char **child_argv; /* NULL: nothing is run */
-};
-
-/* ---- --run: a `silt run` of our own per change; it flushes through our control socket */
-
-/* The server ends a run whose client goes away, so ending the client is enough. SIGKILL, because
- * the child may be waiting for an answer of our own control socket just now. */
-static void end_child(struct watcher *w)
-{
-    int status;
-
-    if (w->child <= 0)
-        return;
-    if (waitpid(w->child, &status, WNOHANG) == 0) {
-        (void)kill(w->child, SIGKILL);
-        while (waitpid(w->child, &status, 0) < 0 && errno == EINTR)
-            ;
-    }
-    w->child = 0;
-}
-
-static void start_child(struct watcher *w)
-{
-    sigset_t none;
-
-    if (!w->child_argv)
-        return;
-    end_child(w);
-    if (out_is_terminal(1) && !w->app->opt.json)
-        printf("\n");
-    (void)fflush(stdout);
-    pid_t pid = fork();
-    if (pid == 0) {
-        (void)signal(SIGINT, SIG_DFL);
-        (void)signal(SIGTERM, SIG_DFL);
-        (void)sigemptyset(&none);
-        (void)sigprocmask(SIG_SETMASK, &none, NULL);
-        (void)execv("/proc/self/exe", w->child_argv);
-        _exit(EXIT_SILT);
-    }
-    w->child = pid > 0 ? pid : 0;
-}
-
-/* `silt run` with what the user gave to `silt watch`. */
-static char **build_child_argv(struct app *app)
-{
-    const struct options *o = &app->opt;
-    size_t at = 0, room = 16 + o->env_count * 2 + o->arg_count;
-    char **argv = calloc(room, sizeof(*argv));
-    static char timeout[48], memory[48], output[48];
-
-    if (!argv || (!o->run_file && !o->after_dashes)) {
-        free(argv);
-        return NULL;
-    }
-    /* execv takes char *const[]: the strings themselves are not changed. */
-#define ADD(text) (argv[at++] = (char *)(uintptr_t)(text))
-    ADD("silt");
-    ADD("-C");
-    ADD(app->cwd);
-    if (o->json)
-        ADD("--json");
-    ADD("run");
-    for (size_t i = 0; i < o->env_count; i++) {
-        ADD("-e");
-        ADD(o->env[i]);
-    }
-    if (o->env_file) {
-        ADD("--env-file");
-        ADD(o->env_file);
-    }
-    /* A watched run has no wall limit of its own: it lives until the next change. */
-    (void)snprintf(timeout, sizeof(timeout), "--timeout=%llums",
-        (unsigned long long)(o->timeout_ms ? o->timeout_ms : UINT64_C(86400000)));
-    ADD(timeout);
-    if (o->memory_bytes) {
-        (void)snprintf(
-            memory, sizeof(memory), "--memory=%llu", (unsigned long long)o->memory_bytes);
-        ADD(memory);
-    }
-    if (o->max_output) {
-        (void)snprintf(
-            output, sizeof(output), "--max-output=%llu", (unsigned long long)o->max_output);
-        ADD(output);
-    }
-    ADD(o->run_file ? o->run_file : "--");
-    for (size_t i = 0; i < o->arg_count; i++)
-        ADD(o->args[i]);
-#undef ADD
-    argv[at] = NULL;
-    return argv;
-}
-
 /* ---- what the loop tells */
-
-static json_t *said_json(enum sync_said what, const struct sync_totals *t, const char *text)
-{
-    static const char *const names[] = {[SYNC_SAID_READY] = "ready",
-        [SYNC_SAID_SENT] = "sent",
-        [SYNC_SAID_AWAY] = "away",
-        [SYNC_SAID_BACK] = "back",
-        [SYNC_SAID_PROBLEM] = "problem",
-        [SYNC_SAID_RUN_WANTED] = "run"};
-    json_t *o = json_pack("{s:s}", "event", names[what]);
-
-    if (text)
-        err_ignore(json_object_set_new(o, "text", json_string(text)));
-    if (t)
-        err_ignore(json_object_update_new(
-            o, json_pack("{s:I, s:i, s:i, s:i, s:i, s:I, s:f}", "generation",
-                   (json_int_t)t->generation, "created", (int)t->created, "updated",
-                   (int)t->updated, "moved", (int)t->moved, "deleted", (int)t->deleted,
-                   "bytes_sent", (json_int_t)t->bytes_sent, "elapsed_ms", t->elapsed_ms)));
-    return o;
-}
 
 static void print_sent(const struct sync_totals *t, const char *text)
 {
@@ -162,25 +48,21 @@ static void print_sent(const struct sync_totals *t, const char *text)
 static void on_said(
     void *ctx, enum sync_said what, const struct sync_totals *totals, const char *text)
 {
-    struct watcher *w = ctx;
-    bool running = w->child_argv != NULL;
+    const struct app *app = ctx;
 
-    if (w->app->opt.json)
-        out_json(said_json(what, totals, text));
-    else if (what == SYNC_SAID_SENT && totals && !running)
+    if (app->opt.json)
+        out_json(sync_said_json(what, totals, text));
+    else if (what == SYNC_SAID_SENT && totals)
         print_sent(totals, text);
-    else if (what == SYNC_SAID_READY && !running)
-        printf("watching %s → %s (Ctrl-C stops)\n", out_path(w->app->root), w->app->link.sandbox);
-    else if (what != SYNC_SAID_SENT && what != SYNC_SAID_READY && text)
-        out_note(w->app, "%s", text);
+    else if (what == SYNC_SAID_READY)
+        printf("watching %s → %s (Ctrl-C stops)\n", out_path(app->root), app->link.sandbox);
+    else if (text)
+        out_note(app, "%s", text);
     (void)fflush(stdout);
-    if (what == SYNC_SAID_READY || what == SYNC_SAID_SENT)
-        start_child(w);
 }
 
 static int watch_here(struct app *app, struct err *e)
 {
-    struct watcher w = {.app = app};
     struct talk talk;
     struct sync *sync = NULL;
     struct sigaction action = {.sa_handler = on_stop};
@@ -188,7 +70,6 @@ static int watch_here(struct app *app, struct err *e)
     (void)sigaction(SIGINT, &action, NULL);
     (void)sigaction(SIGTERM, &action, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
-    w.child_argv = build_child_argv(app);
     talk_init(&talk, app);
     struct sync_config config = talk_sync_config(&talk, false);
     int r = sync_open(&config, &sync, e);
@@ -197,10 +78,8 @@ static int watch_here(struct app *app, struct err *e)
             "%s is watched already (silt status tells by whom, silt stop ends it)", app->root);
     if (r == 0)
         r = sync_watch(
-            sync, &(struct sync_watch_config){.stop = &stop_wanted, .said = on_said, .ctx = &w}, e);
-    end_child(&w);
+            sync, &(struct sync_watch_config){.stop = &stop_wanted, .said = on_said, .ctx = app}, e);
     sync_close(sync);
-    free(w.child_argv);
     return r;
 }
 
@@ -232,76 +111,121 @@ static bool watcher_answers(const struct app *app, json_t **ret)
     return r == 0;
 }
 
-/* The foreground half of `watch -d`: until the watcher answers, or has died with its reason in the
- * log. */
-static int wait_for_watcher(struct app *app, pid_t child, struct err *e)
+int watch_last_words(const struct app *app, int code, struct err *e)
+{
+    CLEANUP(freep) char *path = NULL;
+    CLEANUP(buf_release) struct buf text;
+    const char *last = "";
+
+    buf_init(&text, 65536);
+    if (asprintf(&path, "%s/" LINK_DIR "/watch.log", app->root) < 0)
+        path = NULL;
+    else
+        err_ignore(io_read_file(path, 65535, &text, NULL));
+    char *all = text.len ? (char *)text.data : NULL, *line;
+    if (all)
+        all[text.len - 1] = '\0';
+    while ((line = strsep(&all, "\n")) != NULL)
+        last = *line ? line : last;
+    if (strncmp(last, "silt: ", 6) == 0)
+        last += 6;
+    return err_say(e, code, "the watcher ended: %s",
+        *last ? last : "it left no word in .silt/watch.log");
+}
+
+static int watcher_process(struct app *app, bool tied, pid_t parent)
+{
+    struct err e = ERR_INIT;
+    int r = detach(app, &e);
+
+    if (tied && (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != parent))
+        return EXIT_TROUBLE;
+    app->opt.json = false;
+    if (r == 0)
+        r = app_connect(app, &e);
+    if (r == 0)
+        r = watch_here(app, &e);
+    if (r < 0)
+        (void)app_fail(app, &e);
+    return r == -EBUSY ? EBUSY_CODE : r < 0 ? EXIT_TROUBLE : EXIT_FINE;
+}
+
+int watch_start(struct app *app, bool tied, pid_t *ret_child, struct err *e)
 {
     uint64_t until = io_now_ns() + START_WAIT_MS * UINT64_C(1000000);
+    pid_t parent = getpid();
     json_t *status = NULL;
     int state;
 
+    /* The parent needs no connection any more, and the child could not share it. */
+    client_free(ptr_take(&app->client));
+    (void)fflush(NULL);
+    pid_t child = fork();
+    if (child < 0)
+        return err_set(e, errno, "start a watcher");
+    if (child == 0) {
+        int code = watcher_process(app, tied, parent);
+        app_release(app);
+        exit(code);
+    }
+    *ret_child = child;
     while (io_now_ns() < until) {
         if (watcher_answers(app, &status)) {
             json_decref(status);
-            if (app->opt.json)
-                out_json(json_pack("{s:i, s:s, s:s}", "pid", (int)child, "root", app->root,
-                    "sandbox", app->link.sandbox));
-            else
-                printf("watching %s in the background (silt status, silt stop)\n",
-                    out_path(app->root));
             return 0;
         }
-        if (waitpid(child, &state, WNOHANG) == child) {
-            CLEANUP(freep) char *path = NULL;
-            CLEANUP(buf_release) struct buf text;
-            buf_init(&text, 65536);
-            if (asprintf(&path, "%s/" LINK_DIR "/watch.log", app->root) >= 0)
-                err_ignore(io_read_file(path, 65536, &text, NULL));
-            return err_say(e, ECHILD, "the watcher ended at once: %.*s",
-                (int)strcspn(buf_str(&text), "\n"),
-                text.len ? buf_str(&text) : "it left no word in .silt/watch.log");
-        }
+        if (waitpid(child, &state, WNOHANG) == child)
+            return watch_last_words(app,
+                WIFEXITED(state) && WEXITSTATUS(state) == EBUSY_CODE ? EBUSY : ECHILD, e);
         (void)usleep(20000);
     }
     return err_say(e, ETIMEDOUT,
         "the watcher does not answer yet; it may still be sending the project: silt status");
 }
 
-int cmd_watch(struct app *app)
+static int watch_behind(struct app *app, struct err *e)
 {
-    struct err e = ERR_INIT;
-    int r = app_auto_link(app, &e);
-
-    if (r < 0)
-        return app_fail(app, &e);
-    if (!app->opt.detach) {
-        r = watch_here(app, &e);
-        return r < 0 ? app_fail(app, &e) : EXIT_FINE;
-    }
     json_t *status = NULL;
+    pid_t child = 0;
+
     if (watcher_answers(app, &status)) {
         json_decref(status);
         if (!app->opt.json)
             printf("%s is watched already\n", out_path(app->root));
-        return EXIT_FINE;
+        return 0;
     }
-    /* The parent needs no connection any more, and the child could not share it. */
-    client_free(ptr_take(&app->client));
-    (void)fflush(NULL);
-    pid_t child = fork();
-    if (child < 0) {
-        (void)err_set(&e, errno, "start a watcher");
-        return app_fail(app, &e);
-    }
-    if (child == 0) {
-        r = detach(app, &e);
-        if (r == 0)
-            r = app_connect(app, &e);
-        if (r == 0)
-            r = watch_here(app, &e);
-        return r < 0 ? app_fail(app, &e) : EXIT_FINE;
-    }
-    r = wait_for_watcher(app, child, &e);
+    int r = watch_start(app, false, &child, e);
+    if (r < 0)
+        return r;
+    if (app->opt.json)
+        out_json(json_pack("{s:i, s:s, s:s}", "pid", (int)child, "root", app->root, "sandbox",
+            app->link.sandbox));
+    else
+        printf("watching %s in the background (silt status, silt stop)\n", out_path(app->root));
+    return 0;
+}
+
+int cmd_watch(struct app *app)
+{
+    struct err e = ERR_INIT;
+    bool runs = app->opt.run_file || app->opt.after_dashes;
+    int r = 0;
+
+    if (runs && app->opt.detach)
+        r = err_say(&e, EINVAL,
+            "in the background nobody sees what is run: leave out -d (a watcher that is there "
+            "already is used), or --run");
+    else if (!runs && app->opt.on_count)
+        r = err_say(&e, EINVAL, "--on says which changes run again: name what with --run FILE");
+    else if (!runs && app->opt.arg_count)
+        r = err_say(&e, EINVAL, "to run '%s' after every change: silt watch --run %s",
+            app->opt.args[0], app->opt.args[0]);
+    else
+        r = app_auto_link(app, &e);
+    if (r == 0 && runs)
+        return watch_run(app);
+    if (r == 0)
+        r = app->opt.detach ? watch_behind(app, &e) : watch_here(app, &e);
     return r < 0 ? app_fail(app, &e) : EXIT_FINE;
 }
 

@@ -103,10 +103,11 @@ unsigned control_fds(struct control *c, struct pollfd *fds, unsigned max)
         fds[n++] = (struct pollfd){.fd = c->fd, .events = POLLIN};
     for (size_t i = 0; i < CONTROL_PEERS_MAX && n < max; i++) {
         struct peer *p = &c->peers[i];
-        /* One who waits for an answer is not listened to: what it sends waits in its socket. */
-        if (p->fd < 0 || (p->busy && p->out.len == 0))
+        if (p->fd < 0)
             continue;
-        short events = p->out.len ? POLLOUT : POLLIN;
+        /* One who waits for an answer is not listened to: what it sends waits in its socket. That it
+         * has gone is told without being asked for. */
+        short events = p->out.len ? POLLOUT : p->busy ? 0 : POLLIN;
         fds[n++] = (struct pollfd){.fd = p->fd, .events = events};
     }
     return n;
@@ -165,7 +166,7 @@ static void peer_serve(struct control *c, struct peer *p, control_handler *handl
 
 static void peer_read(struct control *c, struct peer *p, control_handler *handle, void *ctx)
 {
-    uint8_t data[4096];
+    uint8_t data[65536];
     ssize_t n = recv(p->fd, data, sizeof(data), 0);
     if (n < 0 && (errno == EINTR || errno == EAGAIN))
         return;
@@ -216,17 +217,49 @@ int control_has_peer(const struct control *c, uint64_t peer)
     return peer_by_number(c, peer) != NULL;
 }
 
-void control_answer(struct control *c, uint64_t number, json_t *answer)
+size_t control_backlog(const struct control *c, uint64_t number)
+{
+    const struct peer *p = peer_by_number(c, number);
+    return p ? p->out.len : SIZE_MAX;
+}
+
+void control_send_bytes(struct control *c, uint64_t number, const void *data, size_t len)
 {
     struct peer *p = peer_by_number(c, number);
-    CLEANUP(freep) char *text = p && answer ? json_dumps(answer, JSON_COMPACT) : NULL;
-    json_decref(answer);
     if (!p)
         return;
+    if (buf_addf(&p->out, "{\"bytes\":%zu}\n", len) < 0 || buf_add(&p->out, data, len) < 0)
+        peer_close(p);
+    else
+        peer_write(p);
+}
+
+static struct peer *send_line(struct control *c, uint64_t number, json_t *line)
+{
+    struct peer *p = peer_by_number(c, number);
+    CLEANUP(freep) char *text = p && line ? json_dumps(line, JSON_COMPACT) : NULL;
+    json_decref(line);
+    if (!p)
+        return NULL;
     if (!text || buf_addf(&p->out, "%s\n", text) < 0) {
         peer_close(p);
-        return;
+        return NULL;
     }
+    return p;
+}
+
+void control_send_line(struct control *c, uint64_t number, json_t *line)
+{
+    struct peer *p = send_line(c, number, line);
+    if (p)
+        peer_write(p);
+}
+
+void control_answer(struct control *c, uint64_t number, json_t *answer)
+{
+    struct peer *p = send_line(c, number, answer);
+    if (!p)
+        return;
     p->busy = false;
     peer_write(p);
 }

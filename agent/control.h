@@ -21,6 +21,16 @@
  *     {"pid","server","sandbox","generation","state":"idle"|"sending"|"away","problem":"…" or null,
  *      "watched_directories","polled_directories","pending","files","bytes","since"}
  * {"op":"stop"}                   {"stopping":true}, then the watcher ends
+ * {"op":"run","request":{…},"stream":B,"settled":B}   flush, then the exec request {…} with `after`,
+ *     beside the change sets it waits for, over the watcher's connections. `stream`: as NDJSON, else
+ *     one object. `settled`: only when nothing is under way any more, after a refusal. What the server
+ *     sends comes as {"bytes":N} and N bytes, again and again, then the end:
+ *     {"end":{"errno":0}} or {"end":{"errno":N,"message":"…","refusal":"file_not_found" or null}}
+ *     A peer that goes away ends its run.
+ * {"op":"cancel","run":"run_…"}   {"cancelling":true}: the run is asked to stop
+ * {"op":"follow"}                 what the watcher tells, a line each, as `silt watch --json` does, until
+ *     the watcher ends; at once {"event":"ready"} if it is
+ * An error that tells of a deadline lists what was not sent: {"error":{…,"pending":["path",…]}}
  */
 #ifndef AGENT_CONTROL_H
 #define AGENT_CONTROL_H
@@ -29,12 +39,13 @@
 #include <poll.h>
 #include <stdint.h>
 
+#include "shared/buf.h"
 #include "shared/err.h"
 
 #define CONTROL_SOCKET "control"         /* in LINK_DIR */
-#define CONTROL_REQUEST_MAX (16 * 1024)  /* bytes of one request line */
+#define CONTROL_REQUEST_MAX (256 * 1024) /* bytes of one request line */
 #define CONTROL_ANSWER_MAX (1024 * 1024) /* bytes of one answer line */
-#define CONTROL_PEERS_MAX 16 /* connections at a time; further ones wait in the backlog */
+#define CONTROL_PEERS_MAX 64 /* connections at a time; further ones wait in the backlog */
 
 /*
  * Ask the watcher of the project at root (absolute) and wait for its answer: 0 and a new reference
@@ -44,6 +55,26 @@
  */
 int control_request(const char *root, const json_t *request, uint32_t timeout_ms, json_t **ret,
     struct err *e) WARN_UNUSED;
+
+/* ---- an answer of many parts: run, follow */
+struct control_talk {
+    int fd;
+    struct buf in;     /* what came and is not told yet */
+    uint64_t raw_left; /* bytes that belong to the last {"bytes":N} */
+};
+struct control_sink {
+    int (*bytes)(void *ctx, const void *data, size_t len);
+    int (*line)(void *ctx, json_t *object); /* borrowed; an {"error":…} is no line, but the end */
+    void *ctx;
+};
+/* Ask; errors as of control_request, -EMSGSIZE when the request is too long for a watcher. */
+int control_talk_open(
+    const char *root, const json_t *request, struct control_talk *ret, struct err *e) WARN_UNUSED;
+void control_talk_close(struct control_talk *t); /* also one that was never opened: fd -1 */
+/* Tell what has come, without waiting: 0 there will be more, -ECONNRESET the watcher ended, an error
+ * of the watcher, or what a function of the sink returned unless it was 0. */
+int control_talk_read(
+    struct control_talk *t, const struct control_sink *sink, struct err *e) WARN_UNUSED;
 
 /* ---- the watcher's side */
 struct control;
@@ -67,6 +98,12 @@ void control_ready(struct control *c, const struct pollfd *fds, unsigned count,
 /* Send the answer and expect the peer's next request. Steals the reference. */
 void control_answer(struct control *c, uint64_t peer, json_t *answer);
 void control_answer_error(struct control *c, uint64_t peer, int code, const char *message);
+/* A part of an answer that goes on: bytes, or a line (steals the reference). A peer that is too slow
+ * for lines is given up; who sends bytes looks at control_backlog first. */
+void control_send_bytes(struct control *c, uint64_t peer, const void *data, size_t len);
+void control_send_line(struct control *c, uint64_t peer, json_t *line);
+/* Bytes that this peer has not taken yet; SIZE_MAX: it is gone. */
+size_t control_backlog(const struct control *c, uint64_t peer);
 /* Is this peer still connected? */
 int control_has_peer(const struct control *c, uint64_t peer);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The commands' side of agent/control.h: one connection for one request. */
+/* The commands' side of agent/control.h: one connection for one request, answered once or on and
+ * on. */
 #include "agent/control.h"
 
 #include <errno.h>
@@ -110,11 +111,35 @@ static int read_line(int fd, struct buf *b, uint64_t deadline_ns, struct err *e)
     }
 }
 
-int control_request(
-    const char *root, const json_t *request, uint32_t timeout_ms, json_t **ret, struct err *e)
+/* An {"error":…} of the watcher as ours. */
+static int take_error(const json_t *error, struct err *e)
 {
-    uint64_t wait_ms = timeout_ms ? timeout_ms : DEFAULT_TIMEOUT_MS;
-    uint64_t deadline_ns = io_now_ns() + wait_ms * 1000000;
+    int code = (int)json_integer_value(json_object_get(error, "errno"));
+    const char *message = json_string_value(json_object_get(error, "message"));
+    return err_say(
+        e, code > 0 && code < 4096 ? code : EIO, "%s", message ? message : "no reason given");
+}
+
+static int parse_line(const void *text, size_t len, json_t **ret, struct err *e)
+{
+    json_t *got = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+    if (!json_is_object(got)) {
+        json_decref(got);
+        return err_say(e, EPROTO, "the watcher's answer is not JSON: is it of another version?");
+    }
+    json_t *error = json_object_get(got, "error");
+    if (error) {
+        int r = take_error(error, e);
+        json_decref(got);
+        return r;
+    }
+    *ret = got;
+    return 0;
+}
+
+static int ask(
+    const char *root, const json_t *request, uint64_t deadline_ns, int *ret_fd, struct err *e)
+{
     CLEANUP(freep) char *text = json_dumps(request, JSON_COMPACT);
     if (!text || strlen(text) >= CONTROL_REQUEST_MAX)
         return err_set(e, text ? EMSGSIZE : ENOMEM, "ask the watcher");
@@ -122,26 +147,87 @@ int control_request(
     int r = connect_to(root, &fd, e);
     if (r == 0)
         r = send_line(fd, text, deadline_ns, e);
+    if (r == 0)
+        *ret_fd = fd_take(&fd);
+    return r;
+}
+
+int control_request(
+    const char *root, const json_t *request, uint32_t timeout_ms, json_t **ret, struct err *e)
+{
+    uint64_t wait_ms = timeout_ms ? timeout_ms : DEFAULT_TIMEOUT_MS;
+    uint64_t deadline_ns = io_now_ns() + wait_ms * 1000000;
+    CLEANUP(fd_closep) int fd = -1;
     CLEANUP(buf_release) struct buf answer;
     buf_init(&answer, CONTROL_ANSWER_MAX + 1);
+    int r = ask(root, request, deadline_ns, &fd, e);
     if (r == 0)
         r = read_line(fd, &answer, deadline_ns, e);
-    if (r < 0)
-        return r;
-    json_t *got = json_loadb((const char *)answer.data, answer.len, JSON_REJECT_DUPLICATES, NULL);
-    if (!json_is_object(got)) {
-        json_decref(got);
-        return err_say(e, EPROTO, "the watcher's answer is not JSON: is it of another version?");
+    return r < 0 ? r : parse_line(answer.data, answer.len, ret, e);
+}
+
+/* ---- answers of many parts */
+
+int control_talk_open(
+    const char *root, const json_t *request, struct control_talk *ret, struct err *e)
+{
+    *ret = (struct control_talk){.fd = -1};
+    buf_init(&ret->in, CONTROL_ANSWER_MAX + 1);
+    return ask(root, request, io_now_ns() + DEFAULT_TIMEOUT_MS * UINT64_C(1000000), &ret->fd, e);
+}
+
+void control_talk_close(struct control_talk *t)
+{
+    fd_closep(&t->fd);
+    buf_release(&t->in);
+    t->raw_left = 0;
+}
+
+/* What is in hand: 0 all of it was told, or <0. */
+static int tell_parts(struct control_talk *t, const struct control_sink *sink, struct err *e)
+{
+    int r = 0;
+    while (r == 0 && t->in.len) {
+        uint8_t *end = memchr(t->in.data, '\n', t->in.len);
+        json_t *line = NULL;
+        size_t n = t->raw_left < t->in.len ? (size_t)t->raw_left : t->in.len;
+        if (n) {
+            r = sink->bytes(sink->ctx, t->in.data, n);
+            t->raw_left -= n;
+        } else if (!end) {
+            return 0;
+        } else {
+            n = (size_t)(end - t->in.data) + 1;
+            r = parse_line(t->in.data, n - 1, &line, e);
+            json_t *bytes = json_object_get(line, "bytes");
+            if (json_integer_value(bytes) > 0)
+                t->raw_left = (uint64_t)json_integer_value(bytes);
+            else if (r == 0)
+                r = sink->line(sink->ctx, line);
+            json_decref(line);
+        }
+        buf_consume(&t->in, n);
     }
-    json_t *error = json_object_get(got, "error");
-    if (error) {
-        int code = (int)json_integer_value(json_object_get(error, "errno"));
-        const char *message = json_string_value(json_object_get(error, "message"));
-        r = err_say(
-            e, code > 0 && code < 4096 ? code : EIO, "%s", message ? message : "no reason given");
-        json_decref(got);
-        return r;
+    return r;
+}
+
+int control_talk_read(struct control_talk *t, const struct control_sink *sink, struct err *e)
+{
+    uint8_t data[65536];
+    for (;;) {
+        ssize_t n = recv(t->fd, data, sizeof(data), 0);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN)
+            return 0;
+        if (n < 0)
+            return err_set(e, errno, "hear the watcher");
+        if (n == 0)
+            return err_say(e, ECONNRESET, "the watcher ended");
+        if (buf_add(&t->in, data, (size_t)n) < 0)
+            return err_say(e, EMSGSIZE, "the watcher's answer is too long");
+        int r = tell_parts(t, sink, e);
+        if (r != 0)
+            return r;
     }
-    *ret = got;
-    return 0;
 }

@@ -10,7 +10,7 @@
 static const struct command commands[] = {
     {"run", CMD_RUN, "[OPTIONS] FILE [ARGS…]  |  run [OPTIONS] -- CMD [ARGS…]",
         "Sync what changed, run a file or command in a fresh container", cmd_run},
-    {"watch", CMD_WATCH, "[-d] [--run FILE | -- CMD]",
+    {"watch", CMD_WATCH, "[-d] | watch [--on GLOB…] --run FILE [ARGS…] | watch [--on GLOB…] -- CMD [ARGS…]",
         "Keep the workspace in sync while you edit; run after every change", cmd_watch},
     {"sync", CMD_SYNC, "", "Send what changed, once", cmd_sync},
     {"init", CMD_INIT, "[--sandbox ID] [--language NAME]", "Link this project to a sandbox",

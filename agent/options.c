@@ -69,6 +69,15 @@ static int set_env(struct options *o, const char *value, struct err *e)
     return 0;
 }
 
+static int set_on(struct options *o, const char *value, struct err *e)
+{
+    if (!*value || o->on_count == OPTIONS_ON_MAX)
+        return err_say(e, EINVAL, "--on: give a glob such as '*.py' or 'src', at most %d times",
+            OPTIONS_ON_MAX);
+    o->on[o->on_count++] = value;
+    return 0;
+}
+
 static int set_timeout(struct options *o, const char *value, struct err *e)
 {
     if (num_duration_ms(value, 30 * DAY_MS, &o->timeout_ms) < 0 || o->timeout_ms == 0)
@@ -122,6 +131,8 @@ static const struct option_spec specs[] = {
     {0, "no-sync", NULL, CMD_RUN, "run what the workspace holds, sending nothing", set_no_sync},
     {0, "run", "FILE", CMD_WATCH, "run FILE after every change (a command: after `--`)",
         set_run_file},
+    {0, "on", "GLOB", CMD_WATCH,
+        "run again only for changes of such paths: '*.py', 'src', 'src/**/*.c' (repeatable)", set_on},
     {0, "sandbox", "ID", CMD_INIT, "link to this existing sandbox", set_sandbox},
     {0, "language", "NAME", CMD_INIT, "the sandbox's language, for files whose name does not tell",
         set_language},

@@ -17,6 +17,7 @@
 #include "shared/err.h"
 
 #define OPTIONS_ENV_MAX 512
+#define OPTIONS_ON_MAX 64
 
 struct options {
     /* global */
@@ -33,6 +34,8 @@ struct options {
     const char *sandbox, *language;
     bool yes, steal, allow_empty;
     const char *run_file; /* watch --run FILE */
+    const char *on[OPTIONS_ON_MAX]; /* watch --on GLOB */
+    size_t on_count;
     uint64_t wait_ms;     /* flush and sync --timeout */
     /* logs, ps */
     bool follow, all;

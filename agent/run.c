@@ -34,6 +34,7 @@ struct run_session {
     int result;               /* of the exec request */
     struct err error;
     int signal_fd;
+    bool by_watcher;
     bool cancelled; /* the first Ctrl-C was seen */
     bool cancel_sent;
 };
@@ -204,19 +205,9 @@ static int follow_run(struct run_session *s, struct err *e)
     return s->result;
 }
 
-/* One attempt; *ret_again when the set it waited for was refused and will be sent anew. */
-static int attempt_run(struct run_session *s, bool *ret_again, struct err *e)
+/* What a request that went well says about the run: 0 it was run, or why not. */
+static int look_at_end(struct run_session *s, int r, struct err *e)
 {
-    CLEANUP(freep) char *body = NULL;
-    int r = start_run(s, &body, e);
-
-    *ret_again = false;
-    if (r == 0)
-        r = follow_run(s, e);
-    if (r < 0 && s->call) {
-        client_abort(s->app->client, s->call);
-        s->call = NULL;
-    }
     if (r == 0 && s->stream.ended && !s->stream.run) {
         *e = s->stream.error;
         r = -e->code;
@@ -224,9 +215,23 @@ static int attempt_run(struct run_session *s, bool *ret_again, struct err *e)
     if (r == 0 && !s->stream.ended)
         r = err_say(e, ECONNRESET,
             "the server ended the stream before the run ended: `silt ps` tells what became of it");
-    if (r == -EPROTO &&
-        (e->refusal == PROTO_BARRIER_REFUSED || e->refusal == PROTO_BARRIER_TIMEOUT))
-        *ret_again = s->sync != NULL && e->refusal == PROTO_BARRIER_REFUSED;
+    return r;
+}
+
+/* One attempt; *ret_again when the set it waited for was refused and will be sent anew. */
+static int attempt_run(struct run_session *s, bool *ret_again, struct err *e)
+{
+    CLEANUP(freep) char *body = NULL;
+    int r = start_run(s, &body, e);
+
+    if (r == 0)
+        r = follow_run(s, e);
+    if (r < 0 && s->call) {
+        client_abort(s->app->client, s->call);
+        s->call = NULL;
+    }
+    r = look_at_end(s, r, e);
+    *ret_again = r == -EPROTO && s->sync && e->refusal == PROTO_BARRIER_REFUSED;
     return r;
 }
 
@@ -249,6 +254,72 @@ static int run_and_repair(struct run_session *s, struct err *e)
         r = attempt_run(s, &again, e);
     }
     return r;
+}
+
+/* ---- by the watcher, if there is one */
+
+static int follow_watcher(struct run_session *s, struct run_watcher *w, struct err *e)
+{
+    for (;;) {
+        struct pollfd fds[2] = {
+            {.fd = w->talk.fd, .events = POLLIN}, {.fd = s->signal_fd, .events = POLLIN}};
+        struct signalfd_siginfo info;
+
+        if (poll(fds, 2, -1) < 0 && errno != EINTR)
+            return err_set(e, errno, "wait for the watcher");
+        if (fds[0].revents) {
+            int r = run_watcher_read(w, e);
+            if (r != 0)
+                return r < 0 ? r : 0;
+        }
+        if (!fds[1].revents || read(s->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
+            continue;
+        if (s->cancelled || info.ssi_signo == SIGTERM || !s->stream.id[0])
+            return err_say(e, EINTR, "interrupted");
+        s->cancelled = true;
+        run_watcher_cancel(w);
+    }
+}
+
+static bool watcher_cannot(const struct run_session *s, const struct run_watcher *w, int r)
+{
+    return r == -ENOENT || r == -ECONNREFUSED || r == -EMSGSIZE ||
+           ((r == -ENOSYS || r == -EBUSY || r == -ECONNRESET) && !w->heard && !s->stream.ended);
+}
+
+/* Through the watcher, which repairs what was refused. s->by_watcher is false if it did not run
+ * anything: then it is up to us. */
+static int run_by_watcher(struct run_session *s, struct err *e)
+{
+    struct run_watcher w;
+    int r = -EPROTO;
+
+    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
+        if (attempt > 0) {
+            run_stream_release(&s->stream);
+            run_stream_init(&s->stream, s->app->opt.json || s->app->opt.detach);
+        }
+        run_watcher_init(&w, s->app->root, &s->stream);
+        r = run_watcher_start(&w, s->request, attempt > 0, e);
+        if (r == 0)
+            r = follow_watcher(s, &w, e);
+        s->by_watcher = !watcher_cannot(s, &w, r);
+        run_watcher_release(&w);
+        r = look_at_end(s, r, e);
+        if (r != -EPROTO || e->refusal != PROTO_BARRIER_REFUSED || s->cancelled)
+            break;
+    }
+    return r;
+}
+
+static int run_anyhow(struct run_session *s, struct err *e)
+{
+    int r = s->app->opt.no_sync ? 0 : run_by_watcher(s, e);
+
+    if (s->by_watcher)
+        return r;
+    r = sync_first(s, e);
+    return r < 0 ? r : run_and_repair(s, e);
 }
 
 static int report(struct run_session *s)
@@ -324,9 +395,7 @@ int cmd_run(struct app *app)
     run_stream_init(&s.stream, app->opt.json || app->opt.detach);
     int r = open_session(&s, &e);
     if (r == 0)
-        r = sync_first(&s, &e);
-    if (r == 0)
-        r = run_and_repair(&s, &e);
+        r = run_anyhow(&s, &e);
     progress_clear(&s.talk.progress);
     if (r == 0) {
         code = report(&s);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The pieces of `silt run`: what is asked of the server (run_request.c), what comes back live
- * (run_stream.c), and the flow that syncs first and runs behind the barrier (run.c).
+ * (run_stream.c), the flow that syncs first and runs behind the barrier (run.c), and the same by way
+ * of a watcher that is there already (run_watcher.c).
  */
 #ifndef AGENT_RUN_H
 #define AGENT_RUN_H
@@ -11,10 +12,13 @@
 #include <stdint.h>
 
 #include "agent/app.h"
+#include "agent/control.h"
 #include "shared/buf.h"
 
 /* ---- run_request.c */
 
+/* `watch --run FILE ARGS…` as `run FILE ARGS…` has its options. */
+int run_request_watched(struct app *app, json_t **ret, struct err *e) WARN_UNUSED;
 /* The exec request for the command line: filename or command, args, cwd, env, limits, tty. New
  * reference in *ret. The barrier is added by run_request_after. */
 int run_request_new(const struct app *app, json_t **ret, struct err *e) WARN_UNUSED;
@@ -34,12 +38,40 @@ struct run_stream {
     bool replay;    /* stop where a running program has got to: after until_bytes, or when silent */
     bool caught_up; /* … and that was reached: run_stream_data ended the request */
     uint64_t until_bytes, printed_bytes; /* of both outputs */
+    bool mid_line;                       /* what was printed last was no end of a line */
     int broken; /* -errno: standard output is closed, or the stream is no stream of ours */
 };
 void run_stream_init(struct run_stream *s, bool quiet);
 void run_stream_release(struct run_stream *s);
 /* A client_request.on_data function; ctx is a struct run_stream. */
 int run_stream_data(void *ctx, const void *data, size_t len);
+
+/* ---- run_watcher.c: through the watcher's control socket */
+
+struct run_watcher {
+    const char *root;          /* borrowed */
+    struct run_stream *stream; /* borrowed: its `quiet` says whether an object is asked for */
+    struct control_talk talk;  /* to be polled: talk.fd, -1 when there is none */
+    struct buf object;
+    bool heard; /* something came from the server */
+    bool ended;
+    int result;
+    struct err error;
+};
+void run_watcher_init(struct run_watcher *w, const char *root, struct run_stream *stream);
+/* A run that has not ended yet is ended by this: its client goes away. */
+void run_watcher_release(struct run_watcher *w);
+/* Ask the watcher to flush and run. `settled`: the last try was refused, so wait until everything is
+ * acknowledged. -ENOENT, -ECONNREFUSED: there is no watcher; -EMSGSIZE: it cannot take that much. */
+int run_watcher_start(
+    struct run_watcher *w, json_t *request, bool settled, struct err *e) WARN_UNUSED;
+/* Take what has come, without waiting: 0 it goes on, 1 it has ended and stream tells how, or <0; that
+ * is -ENOSYS or -EBUSY when this watcher does not run anything, before anything was heard. */
+int run_watcher_read(struct run_watcher *w, struct err *e) WARN_UNUSED;
+/* Ask for the end of the program; its id must be known (stream->id). */
+void run_watcher_cancel(const struct run_watcher *w);
+
+/* ---- run_stream.c: what the end means */
 
 /* The exit code of `silt run` for a finished run object. */
 int run_exit_code(json_t *run);

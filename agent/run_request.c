@@ -12,6 +12,7 @@
 
 #include "shared/banned.h"
 
+#define WATCHED_TIMEOUT_MS UINT64_C(86400000) /* the longest that a server grants */
 #define ENV_FILE_MAX (1024u * 1024)
 
 /* Where below the root the shell stands; "" for the root itself. */
@@ -210,6 +211,30 @@ int run_request_new(const struct app *app, json_t **ret, struct err *e)
         err_ignore(json_object_set_new(request, "detach", json_true()));
     *ret = request;
     return 0;
+}
+
+int run_request_watched(struct app *app, json_t **ret, struct err *e)
+{
+    struct options *o = &app->opt;
+    const struct options given = *o;
+    CLEANUP(freep) char **args = calloc(o->arg_count + 2, sizeof(*args));
+
+    if (!args)
+        return err_set(e, ENOMEM, "build a request");
+    if (o->run_file) {
+        /* The words themselves are not changed. */
+        args[0] = (char *)(uintptr_t)o->run_file;
+        memcpy(args + 1, o->args, o->arg_count * sizeof(*args));
+        o->args = args;
+        o->arg_count++;
+        o->after_dashes = false;
+    }
+    /* It lives until the next change. */
+    if (!o->timeout_ms)
+        o->timeout_ms = WATCHED_TIMEOUT_MS;
+    int r = run_request_new(app, ret, e);
+    *o = given;
+    return r;
 }
 
 int run_request_after(json_t *request, const char *client, uint64_t seq)

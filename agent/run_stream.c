@@ -41,6 +41,8 @@ static int print_piece(struct run_stream *s, int fd, json_t *event)
         len = raw.len;
     }
     s->printed_bytes += len;
+    if (len)
+        s->mid_line = text[len - 1] != '\n';
     return s->quiet || s->raw ? 0 : io_write_all(fd, text, len);
 }
 

@@ -172,3 +172,11 @@ size_t settle_count(const struct settle *s)
 {
     return HASH_COUNT(s->paths);
 }
+
+size_t settle_some(const struct settle *s, const char **ret, size_t max)
+{
+    size_t n = 0;
+    for (const struct waiting *w = s->paths; w && n < max; w = w->hh.next)
+        ret[n++] = w->path;
+    return n;
+}

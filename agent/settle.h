@@ -61,5 +61,7 @@ size_t settle_take(struct settle *s, uint64_t now_us, char **ret, size_t max);
 /* When the next path becomes due, or SETTLE_NEVER. */
 uint64_t settle_next_us(const struct settle *s);
 size_t settle_count(const struct settle *s);
+/* Up to max of the paths that wait, borrowed until the next call; returns how many. */
+size_t settle_some(const struct settle *s, const char **ret, size_t max);
 
 #endif

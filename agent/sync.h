@@ -76,6 +76,8 @@ int sync_start(struct sync *s, struct err *e) WARN_UNUSED;
 /* The set that a run must wait for to see everything queued so far: client "" and seq 0 if the
  * server has had everything for ever. The client's name is valid until sync_close. */
 void sync_barrier(struct sync *s, const char **ret_client, uint64_t *ret_seq);
+/* At most 20 paths that were not acknowledged yet, as readable texts: a new reference. */
+json_t *sync_pending(const struct sync *s);
 /* Is anything queued or under way? */
 bool sync_busy(const struct sync *s);
 /* The sets that ended badly after all retries: 0, or -errno with the error of the first. Clears it.
@@ -103,9 +105,10 @@ enum sync_said {
     SYNC_SAID_SENT,
     SYNC_SAID_AWAY,
     SYNC_SAID_BACK,
-    SYNC_SAID_PROBLEM,
-    SYNC_SAID_RUN_WANTED
+    SYNC_SAID_PROBLEM
 };
+/* … as the object of `silt watch --json`; totals and text may be NULL. */
+json_t *sync_said_json(enum sync_said what, const struct sync_totals *totals, const char *text);
 struct sync_watch_config {
     volatile const int *stop; /* a sig_atomic_t in the caller */
     void (*said)(

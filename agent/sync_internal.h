@@ -125,6 +125,8 @@ struct sync {
     bool stolen;           /* the lease was taken, if that was asked for */
     void (*entered)(void *ctx, const char *path); /* each folder that a scan enters */
     void *entered_ctx;
+    void (*changed)(void *ctx, const char *path); /* each path that goes on its way */
+    void *changed_ctx;
 
     enum sync_trouble trouble;
     struct err error;             /* of the first trouble */

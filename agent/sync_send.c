@@ -229,8 +229,12 @@ static int settle_empty(struct sync *s, struct sync_set *set, struct err *e)
 static int build(struct sync *s, struct sync_set *set, struct err *e)
 {
     int r = sync_set_begin(s, set, e);
-    for (size_t i = 0; r == 0 && i < set->item_count; i++)
+    for (size_t i = 0; r == 0 && i < set->item_count; i++) {
+        uint32_t before = set->ops;
         r = sync_ops_add(s, set, &set->items[i], e);
+        if (r == 0 && set->ops != before && s->changed)
+            s->changed(s->changed_ctx, set->items[i].path);
+    }
     return r;
 }
 

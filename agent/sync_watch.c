@@ -29,6 +29,7 @@ static void say(
 {
     if (l->config->said)
         l->config->said(l->config->ctx, what, totals, text);
+    sync_loop_tell(l, sync_said_json(what, totals, text));
 }
 
 /* Said once until it changes; told by `silt status` as long as it lasts. */
@@ -102,6 +103,8 @@ static void on_path(struct sync_loop *l, const struct watch_event *event)
         fed.ino = known->ino;
     if (event->kind == WATCH_ARRIVED && tree_stat(l->s->tree, event->path, &st, NULL) == 0)
         fed.ino = st.ino;
+    if (!l->heard_ns)
+        l->heard_ns = io_now_ns();
     if (settle_feed(l->settle, &fed, io_now_ns() / 1000) < 0)
         l->rescan = true;
 }
@@ -282,6 +285,10 @@ static void scan_due(struct sync_loop *l)
     size_t count = settle_take(l->settle, io_now_ns() / 1000, paths, PATHS_AT_ONCE);
     if (count == 0)
         return;
+    if (!l->seen_ns)
+        l->seen_ns = l->heard_ns;
+    if (!settle_count(l->settle))
+        l->heard_ns = 0;
     for (size_t i = 0; i < count; i++)
         add_other_names(l, paths[i]);
     if (sync_scan_paths(l->s, (const char *const *)paths, count, &e) < 0) {
@@ -316,6 +323,7 @@ static void scan_and_send(struct sync_loop *l)
         l->burst_ns = now;
     if (!l->stop && s->fresh_count && sync_start(s, &e) < 0)
         take_failure(l, &e);
+    sync_loop_tell_changed(l);
 }
 
 /* ---- telling */
@@ -338,9 +346,11 @@ static void tell(struct sync_loop *l)
     if (t.created || t.updated || t.moved || t.deleted) {
         t.elapsed_ms = l->burst_ns ? (double)(io_now_ns() - l->burst_ns) / 1e6 : 0;
         sync_totals(s, &l->said);
+        if (l->seen_ns)
+            stats_add(&l->saves, io_now_ns() - l->seen_ns);
         say(l, SYNC_SAID_SENT, &t, NULL);
     }
-    l->burst_ns = 0;
+    l->burst_ns = l->seen_ns = 0;
     if (!l->said_ready) {
         l->said_ready = true;
         sync_totals(s, &t);
@@ -390,11 +400,6 @@ static int wait_and_hear(struct sync_loop *l, int timeout_ms)
     struct pollfd fds[FDS_MAX];
     fds[0] = (struct pollfd){.fd = watch_fd(l->watch), .events = POLLIN};
     unsigned count = control_fds(l->control, fds + 1, FDS_MAX - 1);
-    for (unsigned i = 1; i <= count; i++) {
-        /* The client waits for input only; an answer that did not fit is tried again soon. */
-        if ((fds[i].events & POLLOUT) && timeout_ms > 5)
-            timeout_ms = 5;
-    }
     int r = client_step(l->s->config.client, fds, count + 1, timeout_ms, l->e);
     if (r < 0)
         return r;
@@ -421,6 +426,7 @@ static int turn(struct sync_loop *l)
     scan_and_send(l);
     tell(l);
     sync_loop_answer(l);
+    sync_loop_tend_runs(l);
     return 0;
 }
 
@@ -441,6 +447,8 @@ static int run(struct sync_loop *l, struct err *e)
         r = control_listen(l->s->dir_fd, &l->control, e);
     l->s->entered = on_entered;
     l->s->entered_ctx = l;
+    l->s->changed = sync_loop_changed;
+    l->s->changed_ctx = l;
     l->s->patient = true;
     l->rescan = true;
     if (r == 0)
@@ -460,7 +468,12 @@ int sync_watch(struct sync *s, const struct sync_watch_config *config, struct er
     l.settle = settle_new();
     int r = l.settle ? run(&l, l.e) : err_set(e, ENOMEM, "watch the project");
     s->entered = NULL;
+    s->changed = NULL;
     s->patient = false;
+    if (l.control)
+        sync_loop_end_runs(&l);
+    sync_loop_drop_waiters(&l);
+    json_decref(l.changed);
     control_close(l.control);
     watch_close(l.watch);
     settle_free(l.settle);

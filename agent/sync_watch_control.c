@@ -21,10 +21,23 @@
 
 /* ---- waiting commands */
 
+static void drop(struct sync_waiter *w)
+{
+    json_decref(w->run);
+    w->run = NULL;
+    w->peer = 0;
+}
+
+void sync_loop_drop_waiters(struct sync_loop *l)
+{
+    for (size_t i = 0; i < SYNC_WAITERS_MAX; i++)
+        drop(&l->waiters[i]);
+}
+
 static void answer_error(struct sync_loop *l, struct sync_waiter *w, int code, const char *message)
 {
     control_answer_error(l->control, w->peer, code, message);
-    w->peer = 0;
+    drop(w);
 }
 
 static bool arm_cookie(struct sync_loop *l, struct sync_waiter *w)
@@ -36,7 +49,8 @@ static bool arm_cookie(struct sync_loop *l, struct sync_waiter *w)
     return false;
 }
 
-static void begin_wait(struct sync_loop *l, uint64_t peer, const json_t *request, bool wants_ack)
+static struct sync_waiter *begin_wait(
+    struct sync_loop *l, uint64_t peer, const json_t *request, bool wants_ack)
 {
     struct sync_waiter *w = NULL;
     json_int_t timeout = json_integer_value(json_object_get(request, "timeout_ms"));
@@ -44,12 +58,13 @@ static void begin_wait(struct sync_loop *l, uint64_t peer, const json_t *request
         w = l->waiters[i].peer ? NULL : &l->waiters[i];
     if (!w) {
         control_answer_error(l->control, peer, EBUSY, "too many commands wait for this watcher");
-        return;
+        return NULL;
     }
     if (timeout <= 0 || timeout > WAIT_MAX_MS)
         timeout = wants_ack ? SYNC_DEFAULT_MS : FLUSH_DEFAULT_MS;
     *w = (struct sync_waiter){.peer = peer,
         .wants_ack = wants_ack,
+        .asked_ns = io_now_ns(),
         .deadline_ns = io_now_ns() + (uint64_t)timeout * NS_PER_MS};
     sync_totals(l->s, &w->before);
     /* Folders without a watch tell nothing by themselves. */
@@ -59,9 +74,10 @@ static void begin_wait(struct sync_loop *l, uint64_t peer, const json_t *request
     /* What could not be sent then may be possible now. */
     l->rescan = l->rescan || l->problem[0];
     if (!arm_cookie(l, w))
-        return;
+        return NULL;
     /* Somebody waits: a server that was away is tried at once. */
     l->retry_at_ns = 0;
+    return w;
 }
 
 void sync_loop_cookie(struct sync_loop *l, uint64_t number)
@@ -95,18 +111,49 @@ uint64_t sync_loop_deadline(const struct sync_loop *l)
 
 /* ---- answers */
 
-static json_t *pending_paths(const struct sync *s)
+static void list_path(json_t *list, const char *path)
+{
+    CLEANUP(buf_release) struct buf b;
+    buf_init(&b, 8 * (size_t)PATH_BYTES_MAX);
+    if (json_array_size(list) < PENDING_LISTED && text_add_readable(&b, path, strlen(path)) == 0)
+        (void)json_array_append_new(list, json_string(buf_str(&b)));
+}
+
+json_t *sync_pending(const struct sync *s)
 {
     json_t *list = json_array();
     for (const struct sync_set *set = s->flying; set; set = set->next) {
-        for (size_t i = 0; i < set->item_count && json_array_size(list) < PENDING_LISTED; i++) {
-            CLEANUP(buf_release) struct buf b;
-            buf_init(&b, 8 * (size_t)PATH_BYTES_MAX);
-            if (text_add_readable(&b, set->items[i].path, strlen(set->items[i].path)) == 0)
-                (void)json_array_append_new(list, json_string(buf_str(&b)));
-        }
+        for (size_t i = 0; i < set->item_count; i++)
+            list_path(list, set->items[i].path);
     }
+    for (const struct sync_set *set = s->queue; set; set = set->next) {
+        for (size_t i = 0; i < set->item_count; i++)
+            list_path(list, set->items[i].path);
+    }
+    for (size_t i = 0; i < s->fresh_count; i++)
+        list_path(list, s->fresh[i].path);
     return list;
+}
+
+/* What changed while the server is away was not scanned: it is still among the events. */
+static json_t *pending_of(struct sync_loop *l)
+{
+    json_t *list = sync_pending(l->s);
+    const char *paths[PENDING_LISTED];
+    size_t count = settle_some(l->settle, paths, PENDING_LISTED);
+    for (size_t i = 0; i < count; i++)
+        list_path(list, paths[i]);
+    return list;
+}
+
+static void answer_late(struct sync_loop *l, struct sync_waiter *w)
+{
+    const char *why =
+        l->problem[0] ? l->problem : "not everything could be sent in time; the watcher goes on";
+    control_answer(l->control, w->peer,
+        json_pack("{s:{s:i,s:s,s:o}}", "error", "errno", ETIMEDOUT, "message", why, "pending",
+            pending_of(l)));
+    drop(w);
 }
 
 static void answer_flush(struct sync_loop *l, struct sync_waiter *w)
@@ -116,8 +163,8 @@ static void answer_flush(struct sync_loop *l, struct sync_waiter *w)
     sync_barrier(l->s, &client, &seq);
     control_answer(l->control, w->peer,
         json_pack("{s:s,s:I,s:I,s:o}", "client", client, "seq", (json_int_t)seq, "generation",
-            (json_int_t)index_state(l->s->index)->generation, "pending", pending_paths(l->s)));
-    w->peer = 0;
+            (json_int_t)index_state(l->s->index)->generation, "pending", sync_pending(l->s)));
+    drop(w);
 }
 
 static void answer_sync(struct sync_loop *l, struct sync_waiter *w)
@@ -136,7 +183,7 @@ static void answer_sync(struct sync_loop *l, struct sync_waiter *w)
             (json_int_t)t.content_bytes, "conflicts", (int)t.conflicts, "skipped", (int)t.skipped,
             "scan_ms", t.scan_ms, "send_ms", t.send_ms, "elapsed_ms", t.elapsed_ms));
     control_answer(l->control, w->peer, answer);
-    w->peer = 0;
+    drop(w);
 }
 
 static void step_waiter(struct sync_loop *l, struct sync_waiter *w, uint64_t now_ns)
@@ -146,16 +193,19 @@ static void step_waiter(struct sync_loop *l, struct sync_waiter *w, uint64_t now
         w->started = true;
         sync_barrier(l->s, &client, &w->seq);
     }
+    bool acked = !sync_busy(l->s) || index_state(l->s->index)->acked_seq >= w->seq;
     if (w->started && l->problem[0] && !l->s->flying_count)
         answer_error(l, w, EIO, l->problem);
+    else if (w->started && w->run && (!w->wants_ack || acked))
+        sync_loop_run(l, w);
     else if (w->started && !w->wants_ack)
         answer_flush(l, w);
-    else if (w->started && (!sync_busy(l->s) || index_state(l->s->index)->acked_seq >= w->seq))
+    else if (w->started && acked)
         answer_sync(l, w);
     else if (now_ns >= w->deadline_ns)
-        answer_error(l, w, ETIMEDOUT,
-            l->problem[0] ? l->problem
-                          : "not everything could be sent in time; the watcher goes on");
+        answer_late(l, w);
+    else if (!control_has_peer(l->control, w->peer))
+        drop(w);
 }
 
 void sync_loop_answer(struct sync_loop *l)
@@ -171,12 +221,33 @@ void sync_loop_answer(struct sync_loop *l)
 
 static void do_flush(struct sync_loop *l, uint64_t peer, const json_t *request)
 {
-    begin_wait(l, peer, request, false);
+    (void)begin_wait(l, peer, request, false);
 }
 
 static void do_sync(struct sync_loop *l, uint64_t peer, const json_t *request)
 {
-    begin_wait(l, peer, request, true);
+    (void)begin_wait(l, peer, request, true);
+}
+
+static void do_run(struct sync_loop *l, uint64_t peer, const json_t *request)
+{
+    json_t *run = json_object_get(request, "request");
+    if (!json_is_object(run)) {
+        control_answer_error(l->control, peer, EINVAL, "what shall be run?");
+        return;
+    }
+    struct sync_waiter *w =
+        begin_wait(l, peer, request, json_is_true(json_object_get(request, "settled")));
+    if (!w)
+        return;
+    w->run = json_incref(run);
+    w->stream = json_is_true(json_object_get(request, "stream"));
+}
+
+static json_t *times_of(const struct stats *s)
+{
+    return json_pack("{s:I,s:f,s:f}", "count", (json_int_t)stats_kept(s), "p50_ms",
+        stats_percentile_ms(s, 50), "p99_ms", stats_percentile_ms(s, 99));
 }
 
 static void do_status(struct sync_loop *l, uint64_t peer, const json_t *request)
@@ -202,6 +273,10 @@ static void do_status(struct sync_loop *l, uint64_t peer, const json_t *request)
             (json_int_t)watch_count(l->watch), "polled_directories", (json_int_t)polled, "pending",
             (json_int_t)pending, "files", (json_int_t)manifest_count(known), "bytes",
             (json_int_t)manifest_bytes(known), "since", text_time(l->begun_wall_ns, since)));
+    (void)json_object_update_new(answer,
+        json_pack("{s:o,s:{s:o,s:o,s:o}}", "pending_paths", pending_of(l), "times", "saves",
+            times_of(&l->saves), "first_outputs", times_of(&l->first_outputs), "results",
+            times_of(&l->results)));
     control_answer(l->control, peer, answer);
 }
 
@@ -209,6 +284,7 @@ static void do_stop(struct sync_loop *l, uint64_t peer, const json_t *request)
 {
     (void)request;
     l->stop = true;
+    sync_loop_tell(l, json_pack("{s:s}", "event", "stopping"));
     control_answer(l->control, peer, json_pack("{s:b}", "stopping", 1));
 }
 
@@ -222,6 +298,9 @@ static const struct request_row request_rows[] = {
     {"sync", do_sync},
     {"status", do_status},
     {"stop", do_stop},
+    {"run", do_run},
+    {"cancel", sync_loop_cancel},
+    {"follow", sync_loop_follow},
 };
 
 void sync_loop_request(void *ctx, uint64_t peer, const json_t *request)

@@ -1,19 +1,29 @@
 /* SPDX-License-Identifier: MIT */
-/* What agent/sync_watch.c (the loop) and agent/sync_watch_control.c (its commands) share. */
+/*
+ * What agent/sync_watch.c (the loop), sync_watch_control.c (its commands) and sync_watch_run.c (runs
+ * and followers) share.
+ */
 #ifndef AGENT_SYNC_WATCH_INTERNAL_H
 #define AGENT_SYNC_WATCH_INTERNAL_H
 
 #include "agent/control.h"
 #include "agent/settle.h"
+#include "agent/stats.h"
 #include "agent/sync_internal.h"
 #include "agent/watch.h"
 
 #define SYNC_WAITERS_MAX CONTROL_PEERS_MAX
+#define SYNC_CHANGED_LISTED 1000 /* paths named in one `changed` */
+
+struct sync_relay;
 
 /* A command that waits for its answer. */
 struct sync_waiter {
     uint64_t peer;   /* 0: free */
     bool wants_ack;  /* `sync`: acknowledged, not only on its way */
+    json_t *run;     /* `run`: the exec request that is sent then; owned */
+    bool stream;     /* … is answered by a stream */
+    uint64_t asked_ns;
     uint64_t cookie; /* what must be seen first; 0: seen */
     bool started;    /* everything dirty then is on its way: seq says until where */
     uint64_t seq;
@@ -38,6 +48,16 @@ struct sync_loop {
     uint64_t burst_ns;           /* when the first change of this burst was taken up; 0: no burst */
     struct sync_totals said;     /* totals when SENT was said last */
     char problem[ERR_MSG_BYTES]; /* "" = none */
+
+    struct sync_relay *relays;             /* runs under way */
+    uint64_t followers[CONTROL_PEERS_MAX]; /* peers; 0: free */
+    json_t *changed;                       /* what left since `changed` was told, or NULL */
+    uint64_t changed_count;
+    char cancel_path[96];
+    uint64_t heard_ns; /* when the first event that was not acted on yet came; 0: there is none */
+    uint64_t seen_ns;  /* when the first change of this burst was seen */
+    struct stats saves, first_outputs, results;
+
     bool stop;
     struct err *e; /* why the loop ends by itself */
     int result;
@@ -55,7 +75,26 @@ void sync_loop_answer(struct sync_loop *l);
 void sync_loop_cookie(struct sync_loop *l, uint64_t number);
 /* Cookies were lost with their watch: make new ones. */
 void sync_loop_renew_cookies(struct sync_loop *l);
+/* Forget those who wait. */
+void sync_loop_drop_waiters(struct sync_loop *l);
 /* The next deadline of a command, or UINT64_MAX. */
 uint64_t sync_loop_deadline(const struct sync_loop *l);
+
+/* ---- sync_watch_run.c */
+
+/* What this waiter waited for is on its way: send its run beside it. */
+void sync_loop_run(struct sync_loop *l, struct sync_waiter *w);
+/* Once a turn: runs whose command has gone, or has read enough to go on. */
+void sync_loop_tend_runs(struct sync_loop *l);
+/* The watcher ends. */
+void sync_loop_end_runs(struct sync_loop *l);
+void sync_loop_cancel(struct sync_loop *l, uint64_t peer, const json_t *request);
+void sync_loop_follow(struct sync_loop *l, uint64_t peer, const json_t *request);
+/* Tell those who follow. Takes the reference. */
+void sync_loop_tell(struct sync_loop *l, json_t *event);
+/* A path goes on its way (struct sync.changed; ctx: the loop) … */
+void sync_loop_changed(void *ctx, const char *path);
+/* … and those who follow hear of all of them at once. */
+void sync_loop_tell_changed(struct sync_loop *l);
 
 #endif
