@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "agent/client_call.h"
+#include "shared/io.h"
 #include "shared/proto.h"
 
 #include "shared/banned.h"
@@ -21,6 +22,7 @@ struct client {
     char *token_header; /* "Authorization: Bearer …" or NULL */
     struct client_call *under_way;
     unsigned count;
+    uint64_t deadline_ns; /* 0 = none */
 };
 
 /* "host:port", "http://host:port/" → "http://host:port". */
@@ -265,6 +267,11 @@ static bool finish_ended(struct client *c)
     return any;
 }
 
+void client_deadline(struct client *c, uint64_t at_ns)
+{
+    c->deadline_ns = at_ns;
+}
+
 int client_step(
     struct client *c, struct pollfd *extra, unsigned extra_count, int timeout_ms, struct err *e)
 {
@@ -273,6 +280,14 @@ int client_step(
 
     if (extra_count > EXTRA_FDS_MAX)
         return err_say(e, EINVAL, "too many descriptors to wait for");
+    if (c->deadline_ns) {
+        uint64_t now = io_now_ns();
+        if (now >= c->deadline_ns)
+            return err_say(e, ETIMEDOUT, "the server did not acknowledge everything in time");
+        uint64_t left_ms = (c->deadline_ns - now) / 1000000 + 1;
+        if (timeout_ms < 0 || left_ms < (uint64_t)timeout_ms)
+            timeout_ms = (int)left_ms;
+    }
     /* A server on this machine may have answered while the request was being started: the caller
      * then wants to know, not to wait for what comes next. */
     if (finish_ended(c))

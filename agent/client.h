@@ -90,6 +90,9 @@ void client_resume(struct client_call *call);
 int client_step(struct client *c, struct pollfd *extra, unsigned extra_count, int timeout_ms,
     struct err *e) WARN_UNUSED;
 
+/* From at_ns on (io_now_ns; 0: never) client_step and client_call fail with -ETIMEDOUT. */
+void client_deadline(struct client *c, uint64_t at_ns);
+
 /* Parse a response body as a JSON object (new reference), duplicates rejected. */
 json_t *client_json(const struct client_response *r, struct err *e);
 

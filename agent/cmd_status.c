@@ -8,10 +8,14 @@
 
 #include "agent/app.h"
 #include "agent/control.h"
+#include "agent/ignore.h"
+#include "agent/why.h"
 #include "shared/io.h"
 #include "shared/num.h"
 
 #include "shared/banned.h"
+
+#define WATCHES_MAX "/proc/sys/fs/inotify/max_user_watches"
 
 /* ---- status */
 
@@ -50,6 +54,100 @@ static int64_t pending_operations(struct app *app)
     return pending;
 }
 
+static uint64_t read_number(const char *path)
+{
+    CLEANUP(buf_release) struct buf text;
+    uint64_t value = 0;
+
+    buf_init(&text, 64);
+    if (io_read_file(path, 63, &text, NULL) < 0 || text.len == 0)
+        return 0;
+    text.data[strcspn(buf_str(&text), "\n")] = '\0';
+    return num_u64(buf_str(&text), UINT64_MAX, &value) < 0 ? 0 : value;
+}
+
+static json_t *ignored_paths(const struct app *app)
+{
+    struct err ignored = ERR_INIT;
+    size_t counts[3];
+    bool more = false;
+
+    if (why_count(app->root, counts, &more, &ignored) < 0)
+        return NULL;
+    return json_pack("{s:I, s:I, s:I, s:b}", "built_in", (json_int_t)counts[IGNORE_BUILTIN],
+        "gitignore", (json_int_t)counts[IGNORE_GIT], "siltignore", (json_int_t)counts[IGNORE_SILT],
+        "more", more);
+}
+
+static json_int_t number(const json_t *object, const char *name)
+{
+    return json_integer_value(json_object_get(object, name));
+}
+
+static void print_ignored(const json_t *ignored)
+{
+    json_int_t built_in = number(ignored, "built_in"), git = number(ignored, "gitignore"),
+               own = number(ignored, "siltignore");
+
+    if (ignored)
+        printf("ignored    %lld path%s%s: %lld by .gitignore, %lld by .siltignore, %lld built in "
+               "(silt ignored PATH)\n",
+            (long long)(built_in + git + own), built_in + git + own == 1 ? "" : "s",
+            json_is_true(json_object_get(ignored, "more")) ? " or more" : "", (long long)git,
+            (long long)own, (long long)built_in);
+}
+
+static double ms_of(const json_t *times, const char *name)
+{
+    return json_real_value(json_object_get(times, name));
+}
+
+static void print_times(const json_t *watcher)
+{
+    const json_t *times = json_object_get(watcher, "times"),
+                 *saves = json_object_get(times, "saves"),
+                 *first = json_object_get(times, "first_outputs"),
+                 *results = json_object_get(times, "results");
+
+    if (number(saves, "count"))
+        printf("saves      last %lld: acknowledged p50 %.1f ms, p99 %.1f ms after they were seen\n",
+            (long long)number(saves, "count"), ms_of(saves, "p50_ms"), ms_of(saves, "p99_ms"));
+    if (number(results, "count"))
+        printf("runs       last %lld: first output p50 %.1f ms, p99 %.1f ms; result p50 %.1f ms, "
+               "p99 %.1f ms\n",
+            (long long)number(results, "count"), ms_of(first, "p50_ms"), ms_of(first, "p99_ms"),
+            ms_of(results, "p50_ms"), ms_of(results, "p99_ms"));
+}
+
+static void print_watcher(const json_t *watcher)
+{
+    const char *problem = json_string_value(json_object_get(watcher, "problem"));
+    json_int_t polled = number(watcher, "polled_directories");
+
+    printf("watcher    process %lld, %s\n", (long long)number(watcher, "pid"),
+        json_string_value(json_object_get(watcher, "state")));
+    printf("watches    %lld of %llu that a user may have\n",
+        (long long)number(watcher, "watched_directories"),
+        (unsigned long long)read_number(WATCHES_MAX));
+    if (polled)
+        printf("degraded   %lld folder%s looked at every 2 s for want of watches\n",
+            (long long)polled, polled == 1 ? " is" : "s are");
+    if (problem)
+        printf("degraded   %s\n", problem);
+    print_times(watcher);
+}
+
+static void print_pending(const json_t *watcher, int64_t pending)
+{
+    const json_t *paths = json_object_get(watcher, "pending_paths"), *path;
+    size_t i;
+
+    printf("pending    %s%lld change%s\n", pending ? "" : "nothing: ", (long long)pending,
+        pending == 1 ? "" : "s");
+    json_array_foreach(paths, i, path)
+        printf("           %s\n", out_path(json_string_value(path)));
+}
+
 static void print_status(
     struct app *app, json_t *watcher, json_t *sb, const struct err *away, int64_t pending)
 {
@@ -72,21 +170,12 @@ static void print_status(
     } else {
         printf("sandbox    %s: %s\n", app->link.sandbox, away->msg);
     }
-    if (watcher) {
-        const char *problem = json_string_value(json_object_get(watcher, "problem"));
-        printf("watcher    process %lld, %s, %lld folders watched, %lld polled\n",
-            (long long)json_integer_value(json_object_get(watcher, "pid")),
-            json_string_value(json_object_get(watcher, "state")),
-            (long long)json_integer_value(json_object_get(watcher, "watched_directories")),
-            (long long)json_integer_value(json_object_get(watcher, "polled_directories")));
-        if (problem)
-            printf("problem    %s\n", problem);
-    } else {
+    if (watcher)
+        print_watcher(watcher);
+    else
         printf("watcher    none (silt watch -d starts one)\n");
-    }
     if (pending >= 0)
-        printf("pending    %s%lld change%s\n", pending ? "" : "nothing: ", (long long)pending,
-            pending == 1 ? "" : "s");
+        print_pending(watcher, pending);
 }
 
 int cmd_status(struct app *app)
@@ -101,14 +190,18 @@ int cmd_status(struct app *app)
     int64_t pending = watcher ? json_integer_value(json_object_get(watcher, "pending"))
                       : sb    ? pending_operations(app)
                               : -1;
+    json_t *ignored = ignored_paths(app);
     if (app->opt.json) {
-        out_json(json_pack("{s:s, s:s, s:s, s:b, s:O?, s:O?, s:s?, s:I}", "root", app->root,
+        out_json(json_pack("{s:s, s:s, s:s, s:b, s:O?, s:O?, s:s?, s:I, s:O?, s:I}", "root", app->root,
             "server", app->link.server, "sandbox", app->link.sandbox, "reachable", sb != NULL,
             "watcher", watcher, "remote", sb, "problem", sb ? NULL : away.msg, "pending",
-            (json_int_t)pending));
+            (json_int_t)pending, "ignored", ignored, "watches_max",
+            (json_int_t)read_number(WATCHES_MAX)));
     } else {
         print_status(app, watcher, sb, &away, pending);
+        print_ignored(ignored);
     }
+    json_decref(ignored);
     json_decref(watcher);
     json_decref(sb);
     return sb ? EXIT_FINE : EXIT_TROUBLE;
@@ -161,21 +254,9 @@ static void check_server(struct checkup *c)
     json_decref(info);
 }
 
-static uint64_t read_number(const char *path)
-{
-    CLEANUP(buf_release) struct buf text;
-    uint64_t value = 0;
-
-    buf_init(&text, 64);
-    if (io_read_file(path, 63, &text, NULL) < 0 || text.len == 0)
-        return 0;
-    text.data[strcspn(buf_str(&text), "\n")] = '\0';
-    return num_u64(buf_str(&text), UINT64_MAX, &value) < 0 ? 0 : value;
-}
-
 static void check_inotify(struct checkup *c)
 {
-    uint64_t watches = read_number("/proc/sys/fs/inotify/max_user_watches");
+    uint64_t watches = read_number(WATCHES_MAX);
     uint64_t queue = read_number("/proc/sys/fs/inotify/max_queued_events");
 
     tell(c, watches >= 8192, "inotify", "%llu watches for one user, a queue of %llu events%s",

@@ -9,6 +9,7 @@
 #include "agent/run.h"
 #include "agent/talk.h"
 #include "agent/why.h"
+#include "shared/io.h"
 #include "shared/num.h"
 #include "shared/path.h"
 
@@ -135,6 +136,33 @@ static void print_totals(json_t *t)
         ms);
 }
 
+static void limit_wait(struct app *app, uint64_t default_ms)
+{
+    uint64_t wait_ms = app->opt.wait_ms ? app->opt.wait_ms : default_ms;
+
+    client_deadline(app->client, io_now_ns() + wait_ms * 1000000);
+}
+
+/* The deadline passed: what the server has not acknowledged is found by comparing once more. */
+static int name_pending(struct app *app, struct sync *sync, struct err *e)
+{
+    struct err why = *e, ignored = ERR_INIT;
+    CLEANUP(buf_release) struct buf list;
+    json_t *path;
+    size_t i;
+
+    client_deadline(app->client, 0);
+    buf_init(&list, sizeof(why.msg));
+    json_t *paths = sync_scan(sync, &ignored) > 0 ? sync_pending(sync) : NULL;
+    json_array_foreach(paths, i, path)
+    {
+        if (buf_addf(&list, "%s%s", i ? ", " : "; pending: ", json_string_value(path)) < 0)
+            break;
+    }
+    json_decref(paths);
+    return err_say(e, ETIMEDOUT, "%s%s", why.msg, list.len ? buf_str(&list) : "");
+}
+
 static int sync_here(struct app *app, json_t **ret, struct err *e)
 {
     struct talk talk;
@@ -142,10 +170,13 @@ static int sync_here(struct app *app, json_t **ret, struct err *e)
     struct sync_totals totals;
     int r = open_sync(app, &talk, &sync, e);
 
+    limit_wait(app, SYNC_WAIT_DEFAULT_MS);
     if (r == 0) {
         int64_t ops = sync_scan(sync, e);
         r = ops < 0 ? (int)ops : sync_push(sync, e);
         progress_clear(&talk.progress);
+        if (r == -ETIMEDOUT)
+            r = name_pending(app, sync, e);
     }
     uint64_t sent = 0, received = 0;
     if (r == 0)
@@ -219,9 +250,12 @@ static int flush_here(struct app *app, json_t **ret, struct err *e)
     uint64_t seq = 0;
     int r = open_sync(app, &talk, &sync, e);
 
+    limit_wait(app, WAIT_DEFAULT_MS);
     if (r == 0) {
         int64_t ops = sync_scan(sync, e);
         r = ops < 0 ? (int)ops : sync_push(sync, e);
+        if (r == -ETIMEDOUT)
+            r = name_pending(app, sync, e);
     }
     if (r == 0) {
         sync_barrier(sync, &client, &seq);

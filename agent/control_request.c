@@ -116,8 +116,19 @@ static int take_error(const json_t *error, struct err *e)
 {
     int code = (int)json_integer_value(json_object_get(error, "errno"));
     const char *message = json_string_value(json_object_get(error, "message"));
-    return err_say(
-        e, code > 0 && code < 4096 ? code : EIO, "%s", message ? message : "no reason given");
+    CLEANUP(buf_release) struct buf list;
+    json_t *path;
+    size_t i;
+    buf_init(&list, ERR_MSG_BYTES);
+    /* As many of the paths that it waited for as a sentence holds. */
+    json_array_foreach(json_object_get(error, "pending"), i, path)
+    {
+        const char *text = json_string_value(path);
+        if (!text || buf_addf(&list, "%s%s", i ? ", " : "; pending: ", text) < 0)
+            break;
+    }
+    return err_say(e, code > 0 && code < 4096 ? code : EIO, "%s%s",
+        message ? message : "no reason given", list.len ? buf_str(&list) : "");
 }
 
 static int parse_line(const void *text, size_t len, json_t **ret, struct err *e)

@@ -90,7 +90,9 @@ void out_error(const struct app *app, const struct err *e)
         fprintf(stderr, "%ssilt: %s%s\n", coloured() ? RED : "", message, coloured() ? PLAIN : "");
         return;
     }
-    const char *code = e->refusal != PROTO_OK ? proto_error_info(e->refusal)->name : "local";
+    const char *code = e->refusal != PROTO_OK   ? proto_error_info(e->refusal)->name
+                       : e->code == ETIMEDOUT ? "timeout"
+                                              : "local";
     json_t *object = json_pack(
         "{s:{s:s, s:s, s:i}}", "error", "code", code, "message", message, "errno", e->code);
     CLEANUP(freep) char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;

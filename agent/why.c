@@ -157,3 +157,54 @@ size_t why_find(const char *root, const char *name, char *ret[], size_t max)
     ignore_free(s.rules);
     return s.count;
 }
+
+/* ---- counting */
+
+struct tally {
+    struct ignore *rules;
+    const struct tree *project;
+    size_t *counts;
+    unsigned looked;
+    bool more;
+};
+
+static enum tree_visit tally(const struct tree_entry *entry, void *ctx)
+{
+    struct tally *t = ctx;
+    struct ignore_verdict verdict;
+    bool is_dir = entry->stat.kind == TREE_DIR;
+
+    if (++t->looked > WHY_LOOK_MAX) {
+        t->more = true;
+        return TREE_VISIT_STOP;
+    }
+    if (entry->fault || strcmp(entry->path, ".silt") == 0)
+        return TREE_VISIT_SKIP;
+    if (ignore_check(t->rules, entry->path, is_dir, &verdict)) {
+        t->counts[verdict.source]++;
+        return TREE_VISIT_SKIP;
+    }
+    if (is_dir)
+        load_dir(t->rules, t->project, entry->path);
+    return TREE_VISIT_GO;
+}
+
+int why_count(const char *root, size_t counts[3], bool *ret_more, struct err *e)
+{
+    CLEANUP(tree_freep) struct tree *project = NULL;
+    struct tally t = {.counts = counts};
+    int r = tree_open(root, &project, e);
+
+    counts[IGNORE_BUILTIN] = counts[IGNORE_GIT] = counts[IGNORE_SILT] = 0;
+    if (r < 0)
+        return r;
+    t.project = project;
+    t.rules = ignore_new(true);
+    if (!t.rules)
+        return err_set(e, ENOMEM, "read the ignore rules");
+    load_dir(t.rules, project, "");
+    r = tree_walk(project, "", tally, &t, e);
+    ignore_free(t.rules);
+    *ret_more = t.more;
+    return r;
+}

@@ -24,4 +24,8 @@ int why_ignored(const char *root, const char *path, bool *ret_ignored, struct bu
 #define WHY_LOOK_MAX 50000
 size_t why_find(const char *root, const char *name, char *ret[], size_t max);
 
+/* How many paths are left out, a folder as one, by what leaves them out: counts is indexed by enum
+ * ignore_source. Looks at most WHY_LOOK_MAX entries; *ret_more tells that there were more. */
+int why_count(const char *root, size_t counts[3], bool *ret_more, struct err *e) WARN_UNUSED;
+
 #endif
