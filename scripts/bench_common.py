@@ -244,13 +244,13 @@ class Side:
 
 
 class Peak(threading.Thread):
-    """The peak memory of all processes of a side while it acts: the kernel's own high-water mark of each,
-    looked at every few ms. Slows what it looks at, so its round is not timed."""
+    """The peak memory of a side while it acts: every few ms, the sum of the kernel's own high-water marks of the
+    processes that it has then. Slows what it looks at, so its round is not timed."""
 
     def __init__(self, side):
         super().__init__(daemon=True)
-        self.others = {pid for other in Side.every if other is not side for pid in other.servers}
-        self.peaks = {}
+        self.others = {pid for other in Side.every if other is not side for pid in other.servers} - set(side.servers)
+        self.peak = 0
         self.done = threading.Event()
         for pid in side.servers:
             with contextlib.suppress(OSError), open(f"/proc/{pid}/clear_refs", "w", encoding="ascii") as f:
@@ -259,13 +259,13 @@ class Peak(threading.Thread):
     def run(self):
         me = os.getpid()
         while not self.done.wait(0.003):
-            for pid in descendants([me]) - descendants(self.others) - {me}:
-                self.peaks[pid] = max(self.peaks.get(pid, 0), memory(pid))
+            alive = descendants([me]) - descendants(self.others) - {me}
+            self.peak = max(self.peak, sum(memory(pid) for pid in alive))
 
     def end(self):
         self.done.set()
         self.join()
-        return sum(self.peaks.values())
+        return self.peak
 
 
 def wire():

@@ -20,8 +20,8 @@ class Report:
         self.failed = []
         self.began = time.monotonic()
         print(f"{model}, {os.cpu_count()} CPUs, Linux {os.uname().release}, load {os.getloadavg()[0]:.1f} at the start, data on {chosen.on}")
-        print("medians of interleaved rounds; CPU: user and system time of all its processes per action; memory: sum of\n"
-              "their peaks; wire: payload of all TCP connections, both ways")
+        print("medians of interleaved rounds; CPU: user and system time of all its processes per action; memory: the\n"
+              "most that they held together; wire: payload of all TCP connections, both ways")
 
     def absent(self, name, why):
         self.data["absent"].append({"name": name, "why": why})
