@@ -215,13 +215,14 @@ class Side:
         self.lock = threading.Lock()
         Side.every.append(self)
 
-    def run(self, argv, env=None, check=True):
-        """To its end; returns what it printed."""
+    def run(self, argv, env=None, silent=False):
+        """To its end; returns what it printed. silent: nothing, for a program that leaves one behind with its
+        standard output."""
         read, write = os.pipe()
         null = os.open("/dev/null", os.O_RDWR)
         try:
             pid = os.posix_spawn(argv[0], argv, env or CLEAN_ENV, file_actions=[
-                (os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, write, 1)])
+                (os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, null if silent else write, 1)])
         finally:
             os.close(write)
             os.close(null)
@@ -230,7 +231,7 @@ class Side:
         _, status, usage = os.wait4(pid, 0)
         with self.lock:
             self.clients_ms += (usage.ru_utime + usage.ru_stime) * 1000
-        if status != 0 and check:
+        if status != 0:
             raise RuntimeError(f"{argv}: exit {os.waitstatus_to_exitcode(status)}: {output.decode(errors='replace')}")
         return output.decode(errors="replace")
 

@@ -123,7 +123,7 @@ class Runtime:
 
     def create_and_delete(self, argv):
         name = f"{self.side.name}{next(self.numbers)}"
-        self.side.run([*self.base(), "create", "-b", self.bundle(argv), name])
+        self.side.run([*self.base(), "create", "-b", self.bundle(argv), name], silent=True)
         self.side.run([*self.base(), "delete", "-f", name])
 
 
