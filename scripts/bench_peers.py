@@ -75,7 +75,7 @@ def count_files(path):
 
 def lsyncd_version():
     done = subprocess.run(["lsyncd", "--version"], capture_output=True, text=True, check=False)
-    return re.sub(r"\s+", " ", done.stdout).strip()
+    return re.sub(r"[^0-9.]", "", done.stdout)
 
 
 # ---- containers; each starts argv to its end. work is seen as /tmp in all of them.
