@@ -157,18 +157,22 @@ void cgroup_read(const struct cgroup_host *host, const char *name, struct cgroup
     ret->cpu_us = cgroup_cpu_us(host, name);
 }
 
-void cgroup_reset_peak(const struct cgroup_host *host, const char *name)
+uint64_t cgroup_reset_peak(const struct cgroup_host *host, const char *name)
 {
-    /* Version 2 forgets a peak only for the descriptor that asked, and only since Linux 6.12: there
-     * the peak includes the making of the container (2 to 3 MB). */
+    /* Version 2 forgets a peak only for the descriptor that asked, and only since Linux 6.12; the
+     * making of the container leaves one of 2 to 3 MB there. */
+    uint64_t peak = 0;
+    if (host->version == CGROUP_V2)
+        (void)read_figure(host, name, FIGURE_PEAK, &peak);
     if (host->version != CGROUP_V1 || !host->memory)
-        return;
+        return peak;
     char path[PATH_MAX];
     CLEANUP(fd_closep)
     int fd = open(
         file_path(host, "memory", name, "memory.max_usage_in_bytes", path), O_WRONLY | O_CLOEXEC);
     if (fd >= 0)
         (void)!write(fd, "0", 1);
+    return 0;
 }
 
 /* ---- leftovers */

@@ -39,8 +39,9 @@ struct cgroup_usage {
 /* name: the cgroup's absolute path as the runtime got it. */
 void cgroup_read(const struct cgroup_host *host, const char *name, struct cgroup_usage *ret);
 uint64_t cgroup_cpu_us(const struct cgroup_host *host, const char *name);
-/* Let the peak of memory count from now on, where the kernel can (version 1). */
-void cgroup_reset_peak(const struct cgroup_host *host, const char *name);
+/* Let the peak of memory count from now on. Returns the peak so far where the kernel cannot do that
+ * (version 2): a later one that is not above it is the old one. Otherwise 0. */
+uint64_t cgroup_reset_peak(const struct cgroup_host *host, const char *name);
 
 /* Kill what lives in the cgroups beneath parent and remove them and parent itself. Returns how many
  * there were beneath it. */

@@ -39,7 +39,7 @@ struct container {
     pid_t init;
     int ended; /* epoll of sock and init_pidfd */
     bool prepared, started, finished;
-    uint64_t cpu_base_us;
+    uint64_t cpu_base_us, peak_base_bytes; /* as of the hand-over */
     pthread_mutex_t
         lock; /* guards what container_kill touches: the socket's writing end and these */
     bool killed;
@@ -229,7 +229,7 @@ int container_start(struct container *c, const struct container_process *process
         return r;
     if (*c->cgroup) {
         c->cpu_base_us = cgroup_cpu_us(&c->engine->cgroups, c->cgroup);
-        cgroup_reset_peak(&c->engine->cgroups, c->cgroup);
+        c->peak_base_bytes = cgroup_reset_peak(&c->engine->cgroups, c->cgroup);
     }
     (void)pthread_mutex_lock(&c->lock);
     r = order_send_job(c->sock, INIT_RUN, process, e);
@@ -284,8 +284,9 @@ static void add_usage(
         usage = c->last;
     ret->oom_killed = usage.oom_kills > 0;
     ret->pids_limit_hit = usage.pids_refused > 0;
-    ret->memory_peak_bytes =
-        usage.memory_peak_bytes > 0 ? usage.memory_peak_bytes : report->peak_bytes;
+    /* A peak that is still the one of the making says that the program took less. */
+    ret->memory_peak_bytes = usage.memory_peak_bytes > c->peak_base_bytes ? usage.memory_peak_bytes
+                                                                         : report->peak_bytes;
     if (usage.cpu_us > c->cpu_base_us) {
         /* The cgroup's sum is exact to the nanosecond, its halves only to the clock tick: divide
          * as the program's own usage does. */

@@ -197,6 +197,8 @@ int exec_submit(struct exec *x, struct sandbox *sb, struct exec_request *request
     exec_request_display(request, run->facts.display, sizeof(run->facts.display));
     run->facts.image = run->req.image;
     run->facts.limits = run->req.limits;
+    run->facts.space_bytes = x->config->workspace_bytes;
+    run->facts.space_files = x->config->workspace_files;
     run->facts.labels = run->req.labels ? json_incref(run->req.labels) : NULL;
     r = check_early(x, run, e);
     if (r == 0)

@@ -20,6 +20,8 @@
 #define EXEC_KILL_MS 10000 /* a container that does not report after KILL is given up */
 #define EXEC_DRAIN_MS 100  /* for what is still in the pipes after the end */
 #define EXEC_CPU_POLL_MS 50
+#define EXEC_SPACE_MS 1000 /* looks at a workspace that the kernel does not limit … */
+#define EXEC_SPACE_FACTOR 50 /* … and at most a fiftieth of the time */
 #define EXEC_FLUSH_MS 1000 /* output of a run that goes on reaches the disk so often */
 #define EXEC_STACK_BYTES (256u * 1024)
 #define EXEC_BACKLOG_MAX 4096 /* finished runs that wait for the disk */

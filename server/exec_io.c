@@ -122,6 +122,7 @@ struct pump {
     uint64_t kill_ns;    /* when KILL follows TERM; 0: nobody was asked to end */
     uint64_t give_up_ns; /* when KILL is taken to have failed; 0: not sent */
     uint64_t cpu_ns;     /* next look at the CPU time */
+    uint64_t space_ns;   /* next look at the disk */
     uint64_t flush_ns;
     uint8_t *data;
 };
@@ -152,6 +153,13 @@ static void enforce(struct pump *p, uint64_t now)
             f->timed_out = f->cpu_hit = true;
             ask_to_end(p, now);
         }
+    }
+    if (now >= p->space_ns && !p->kill_ns) {
+        f->space_hit = sandbox_over(p->run->sb);
+        uint64_t took = io_now_ns() - now;
+        p->space_ns = now + EXEC_SPACE_MS * MS_NS + EXEC_SPACE_FACTOR * took;
+        if (f->space_hit)
+            ask_to_end(p, now);
     }
     if (p->kill_ns && now >= p->kill_ns && !p->give_up_ns) {
         p->give_up_ns = now + EXEC_KILL_MS * MS_NS;
@@ -211,6 +219,7 @@ int exec_io_pump(struct run *run, struct exec_io *io, struct container *c, uint6
     if (!data)
         return -ENOMEM;
     p.flush_ns = start_ns + EXEC_FLUSH_MS * MS_NS;
+    p.space_ns = start_ns + EXEC_SPACE_MS * MS_NS;
     p.cpu_ns = start_ns + EXEC_CPU_POLL_MS * MS_NS;
     sandbox_note_run(run->sb, run->facts.id, run_status_name(RUN_RUNNING), true);
     return pump_loop(&p);

@@ -182,6 +182,7 @@ static void note_start(struct run *run, const struct sandbox_mounts *mounts,
     run->facts.started_ns = io_wall_ns();
     run->facts.generation = mounts->generation;
     run->facts.status = RUN_RUNNING;
+    run->facts.space_hard = sandbox_space_hard(run->sb);
     run->facts.language = plan->language ? plan->language->name : NULL;
     run->facts.version = plan->language ? exec_version(run->exec, plan->language) : NULL;
     unlock_facts(run);
@@ -202,6 +203,7 @@ static void note_exit(struct run *run, const struct container_exit *exit, uint64
     f->pids_hit = exit->pids_limit_hit;
     f->output_hit = stats.truncated[RUN_STDOUT] || stats.truncated[RUN_STDERR];
     f->cpu_us = exit->user_us + exit->system_us;
+    f->user_us = exit->user_us;
     f->memory_peak_bytes = exit->memory_peak_bytes;
     unlock_facts(run);
 }
@@ -248,6 +250,10 @@ static void conclude(
         say_exec_failure(run, plan, exit->exec_errno);
     } else if (f->timed_out) {
         say_time(f, &run->req.limits);
+    } else if (f->space_hit) {
+        (void)snprintf(f->reason, sizeof(f->reason),
+            "its sandbox held more than its %llu MiB or %llu files on disk and it was ended",
+            (unsigned long long)(f->space_bytes >> 20), (unsigned long long)f->space_files);
     } else if (f->cancelled) {
         (void)snprintf(f->reason, sizeof(f->reason), "was cancelled");
     } else if (f->oom_killed) {
@@ -317,6 +323,7 @@ static void note_changes(struct run *run)
     uint64_t own = changes.total > 0 ? 1 : 0;
     lock_facts(run);
     run->facts.changes = changes;
+    run->facts.space_hit |= changes.full;
     run->facts.generation_after = changes.generation;
     run->facts.changed_during_run = changes.generation > run->facts.generation + own;
     unlock_facts(run);

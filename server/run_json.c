@@ -66,11 +66,14 @@ static json_t *time_or_null(uint64_t ns)
     return ns ? json_string(text_time(ns, text)) : json_null();
 }
 
-static json_t *limits_json(const struct config_limits *l)
+static json_t *limits_json(const struct run_facts *f)
 {
-    return json_pack("{s:o, s:o, s:o, s:o, s:o}", "wall_ms", number(l->wall_ms), "cpu_ms",
-        l->cpu_ms ? number(l->cpu_ms) : json_null(), "memory_bytes", number(l->memory_bytes),
-        "pids", number(l->pids), "output_bytes", number(l->output_bytes));
+    const struct config_limits *l = &f->limits;
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s}", "wall_ms", number(l->wall_ms),
+        "cpu_ms", l->cpu_ms ? number(l->cpu_ms) : json_null(), "memory_bytes",
+        number(l->memory_bytes), "pids", number(l->pids), "output_bytes", number(l->output_bytes),
+        "workspace_bytes", number(f->space_bytes), "workspace_files", number(f->space_files),
+        "workspace", f->space_hard ? "hard" : "soft");
 }
 
 static json_t *limits_hit(const struct run_facts *f)
@@ -79,7 +82,8 @@ static json_t *limits_hit(const struct run_facts *f)
         bool hit;
         const char *name;
     } rows[] = {{f->timed_out && !f->cpu_hit, "wall"}, {f->cpu_hit, "cpu"},
-        {f->oom_killed, "memory"}, {f->pids_hit, "pids"}, {f->output_hit, "output"}};
+        {f->oom_killed, "memory"}, {f->pids_hit, "pids"}, {f->output_hit, "output"},
+        {f->space_hit, "workspace"}};
     json_t *list = json_array();
     for (size_t i = 0; list && i < sizeof(rows) / sizeof(rows[0]); i++) {
         if (rows[i].hit && json_array_append_new(list, json_string(rows[i].name)) < 0) {
@@ -200,6 +204,8 @@ static void put_times(json_t *o, const struct run_facts *f, bool *ok)
     put(o, "start_ms", milliseconds(f->start_us), ok);
     put(o, "wall_ms", milliseconds(f->wall_us), ok);
     put(o, "cpu_ms", milliseconds(f->cpu_us), ok);
+    put(o, "user_ms", milliseconds(f->user_us), ok);
+    put(o, "system_ms", milliseconds(f->cpu_us - f->user_us), ok);
     put(o, "memory_peak_bytes", f->memory_peak_bytes ? number(f->memory_peak_bytes) : json_null(),
         ok);
 }
@@ -229,7 +235,7 @@ json_t *run_json(const struct run_facts *f, const struct run_log_stats *stats)
     put(o, "stderr_truncated", json_boolean(stats->truncated[RUN_STDERR]), &ok);
     put_workspace(o, f, &ok);
     put_times(o, f, &ok);
-    put(o, "limits", limits_json(&f->limits), &ok);
+    put(o, "limits", limits_json(f), &ok);
     put(o, "network", json_pack("{s:s}", "mode", "none"), &ok);
     put(o, "runtime",
         json_pack("{s:o, s:o, s:o, s:o, s:b, s:b}", "language", text_or_null(f->language),

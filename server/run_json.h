@@ -37,12 +37,14 @@ struct run_facts {
     int exit_code;     /* valid if signal is 0 */
     int signal;
     char reason[ERR_MSG_BYTES]; /* "" = none */
-    bool timed_out, cancelled, oom_killed, cpu_hit, pids_hit, output_hit;
+    bool timed_out, cancelled, oom_killed, cpu_hit, pids_hit, output_hit, space_hit;
+    bool space_hard; /* the kernel keeps the workspace to its limit; else it is looked at */
+    uint64_t space_bytes, space_files;
     bool started; /* there was a program: generations are known */
     uint64_t generation, generation_after;
     bool changed_during_run;
     uint64_t created_ns, started_ns, finished_ns; /* wall clock; 0 = not yet */
-    uint64_t queue_us, barrier_us, start_us, wall_us, cpu_us;
+    uint64_t queue_us, barrier_us, start_us, wall_us, cpu_us, user_us;
     uint64_t memory_peak_bytes;
     struct sandbox_run_changes changes;
     struct config_limits limits;

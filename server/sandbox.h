@@ -149,6 +149,10 @@ struct sandbox_mounts {
     gid_t gid;
     uint64_t generation; /* now */
 };
+/* Does the sandbox hold more than it may, and more than a run before it left? False where the kernel sees to that (hard). Walks its
+ * folders. Both between sandbox_run_enter and _leave. */
+bool sandbox_over(struct sandbox *sb);
+bool sandbox_space_hard(const struct sandbox *sb);
 /* Count a run in; fills what its container needs. */
 int sandbox_run_enter(struct sandbox *sb, struct sandbox_mounts *ret, struct err *e) WARN_UNUSED;
 void sandbox_mounts_release(struct sandbox_mounts *m);
@@ -162,6 +166,7 @@ struct sandbox_changed_file {
     struct hash hash; /* files and symlinks that exist */
 };
 struct sandbox_run_changes {
+    bool full; /* the kernel lets it write no more: see sandbox_over */
     uint64_t generation;                /* after */
     struct sandbox_changed_file *files; /* sorted by path, at most 1000 listed */
     size_t count;

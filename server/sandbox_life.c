@@ -270,6 +270,10 @@ int sandboxes_open(const struct sandboxes_config *config, struct sandboxes **ret
     int r = all->deleted ? 0 : err_set(e, ENOMEM, "open the sandboxes");
     if (r == 0)
         r = workspaces_open(config->data_dir, config->workspace_root, &all->workspaces, e);
+    const struct space most = {
+        .bytes = config->max_workspace_bytes, .files = config->max_workspace_files};
+    if (r == 0)
+        workspaces_limit(all->workspaces, &most);
     if (r == 0)
         r = store_sandbox_each(config->store, load_one, &in, e);
     if (r == 0)

@@ -193,11 +193,23 @@ int sandbox_scan(struct sandbox *sb, struct sandbox_run_changes *ret, struct err
     return r;
 }
 
+bool sandbox_over(struct sandbox *sb)
+{
+    return workspace_over(sb->ws);
+}
+
+bool sandbox_space_hard(const struct sandbox *sb)
+{
+    return sb->ws->quota;
+}
+
 int sandbox_run_leave(struct sandbox *sb, struct sandbox_run_changes *ret, struct err *e)
 {
     *ret = (struct sandbox_run_changes){.generation = 0};
     /* Counted in by sandbox_run_enter, so the folder is there even when it is being deleted. */
     int r = sandbox_scan(sb, ret, e);
+    ret->full = workspace_full(sb->ws);
+    workspace_measure(sb->ws);
 
     sandbox_run_abandon(sb);
     return r;

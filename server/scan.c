@@ -10,6 +10,10 @@
 
 #define PASSES_MAX 8 /* walks of directories whose rights had to be given back first */
 #define BUDGET_FACTOR 2
+/* Holes cost nothing to make and as much as data to read: without a bound of their own, a few calls of
+ * ftruncate would keep the run's place for minutes. Hashed at some GB/s, this is well below a second.
+ */
+#define HOLES_BYTES_MAX (UINT64_C(1) << 30)
 
 struct look {
     struct workspace *ws;
@@ -75,13 +79,25 @@ static bool row_fits(const struct manifest_entry *row, const struct tree_stat *s
     return st->kind == TREE_DIR || manifest_unchanged(row, st);
 }
 
+static uint64_t hole_bytes(const struct tree_stat *st)
+{
+    return st->size > st->blocks_bytes ? st->size - st->blocks_bytes : 0;
+}
+
+static bool affordable(const struct look *in, const struct tree_stat *st)
+{
+    uint64_t most = in->budget->hash_bytes, holes = hole_bytes(st);
+
+    return st->size <= most && in->scan->bytes <= most - st->size && holes <= HOLES_BYTES_MAX &&
+           in->scan->hole_bytes <= HOLES_BYTES_MAX - holes;
+}
+
 /* Hash what is new or changed, as far as the budget goes. */
 static void hash_find(struct look *in, struct scan_find *f)
 {
     struct tree_stat st = f->stat;
 
-    if (st.kind == TREE_FILE &&
-        (st.size > in->budget->hash_bytes || in->scan->bytes > in->budget->hash_bytes - st.size)) {
+    if (st.kind == TREE_FILE && !affordable(in, &st)) {
         in->scan->incomplete = true;
         return;
     }
@@ -92,8 +108,10 @@ static void hash_find(struct look *in, struct scan_find *f)
     }
     f->stat = st;
     f->hashed = true;
-    if (st.kind == TREE_FILE)
+    if (st.kind == TREE_FILE) {
         in->scan->bytes += st.size;
+        in->scan->hole_bytes += hole_bytes(&st);
+    }
 }
 
 static int remember_locked(struct look *in, const char *path)

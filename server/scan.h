@@ -7,8 +7,8 @@
  * change set
  *
  * An unchanged tree costs one stat for each entry. FIFOs, sockets and devices are not part of a
- * tree. What cannot be read, or what would exceed the budget, is left as the manifest has it, and
- * `incomplete` is set. The caller carries the sandbox's identity.
+ * tree. What cannot be read, or what would exceed the budget (holes of sparse files have one of their
+ * own, 1 GiB), is left as the manifest has it, and `incomplete` is set. The caller carries the sandbox's identity.
  */
 #ifndef SERVER_SCAN_H
 #define SERVER_SCAN_H
@@ -39,7 +39,7 @@ struct scan {
     /* Which known paths were seen, as hashes: what is not among them may be gone. */
     uint64_t *seen;
     size_t seen_count, seen_cap;
-    uint64_t bytes;
+    uint64_t bytes, hole_bytes; /* that were hashed; of them, holes */
 };
 
 int scan_look(struct workspace *ws, const struct scan_budget *budget, struct scan *ret,

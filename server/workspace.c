@@ -11,10 +11,12 @@
 
 #include "shared/banned.h"
 
+#define MARKED_MAX 4
 #define SETTLED_NS INT64_C(11000000)
 
 struct workspaces {
     char *root, *cache, *staging, *displaced;
+    struct space most; /* bytes 0: none was told */
 };
 
 static char *dup_resolved(const char *path)
@@ -104,6 +106,11 @@ void workspaces_free(struct workspaces *all)
     free(all);
 }
 
+void workspaces_limit(struct workspaces *all, const struct space *most)
+{
+    all->most = *most;
+}
+
 /* A folder of the sandbox's own. Its parent is ours alone, so that names in it are not hostile. */
 static int make_owned(
     const char *parent, const char *id, struct tree_identity who, bool *ret_new, struct err *e)
@@ -126,20 +133,6 @@ static int make_owned(
     return 0;
 }
 
-int workspace_make(const struct workspaces *all, const char *id, struct tree_identity identity,
-    bool *ret_new, struct err *e)
-{
-    int r = make_owned(all->root, id, identity, ret_new, e);
-
-    if (r == 0)
-        r = make_owned(all->staging, id, identity, NULL, e);
-    if (r == 0)
-        r = make_owned(all->cache, id, identity, NULL, e);
-    if (r == 0)
-        r = make_owned(all->displaced, id, identity, NULL, e);
-    return r;
-}
-
 static int open_owned(const char *parent, const char *id, int *ret, struct err *e)
 {
     CLEANUP(freep) char *path = path_join(parent, id);
@@ -148,6 +141,39 @@ static int open_owned(const char *parent, const char *id, int *ret, struct err *
         return err_set(e, ENOMEM, "open a workspace");
     *ret = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     return *ret < 0 ? err_set(e, errno, "open '%s'", path) : 0;
+}
+
+/* The folders between which content is renamed belong to one project, or to none. */
+static void mark_owned(const char *const parents[], const bool fresh[], size_t count,
+    const char *id, uint32_t project)
+{
+    int fds[MARKED_MAX] = {-1, -1, -1, -1};
+    bool open = true;
+
+    for (size_t i = 0; i < count; i++)
+        open = open && open_owned(parents[i], id, &fds[i], NULL) == 0;
+    if (open)
+        space_mark_all(fds, fresh, count, project);
+    for (size_t i = 0; i < count; i++)
+        fd_closep(&fds[i]);
+}
+
+int workspace_make(const struct workspaces *all, const char *id, struct tree_identity identity,
+    bool *ret_new, struct err *e)
+{
+    const char *const parents[] = {all->root, all->staging, all->displaced, all->cache};
+    bool fresh[] = {false, false, false, false};
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < 4; i++)
+        r = make_owned(parents[i], id, identity, &fresh[i], e);
+    if (r == 0 && all->most.bytes > 0 && identity.uid != geteuid()) {
+        mark_owned(parents, fresh, 3, id, identity.uid);
+        mark_owned(parents + 3, fresh + 3, 1, id, identity.uid);
+    }
+    if (r == 0 && ret_new)
+        *ret_new = fresh[0];
+    return r;
 }
 
 static int count_entries(int dir_fd, unsigned *ret, struct err *e)
@@ -179,7 +205,11 @@ static int open_all(
         r = count_entries(ws->displaced_fd, &ws->displaced_count, e);
     if (r == 0)
         r = tree_open(ws->cache_path, &ws->cache, e);
-    return r == 0 ? tree_open(ws->path, &ws->tree, e) : r;
+    if (r == 0)
+        r = tree_open(ws->path, &ws->tree, e);
+    if (r == 0)
+        workspace_limit(ws, &all->most);
+    return r;
 }
 
 int workspace_open(const struct workspaces *all, const char *id, struct tree_identity identity,
@@ -282,8 +312,10 @@ int workspace_make_cache(struct workspace *ws, struct err *e)
 int workspace_free_bytes(const struct workspace *ws, uint64_t *ret, struct err *e)
 {
     struct statvfs fs;
+    /* In a folder of a project the kernel tells what is left of the project, not of the disk. */
+    CLEANUP(fd_closep) int above = openat(ws->stage_fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-    if (fstatvfs(ws->stage_fd, &fs) < 0)
+    if (above < 0 || fstatvfs(above, &fs) < 0)
         return err_set(e, errno, "ask for free space");
     *ret = (uint64_t)fs.f_bavail * fs.f_frsize;
     return 0;

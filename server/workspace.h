@@ -28,6 +28,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "server/space.h"
 #include "shared/err.h"
 #include "shared/manifest.h"
 #include "shared/tree.h"
@@ -45,11 +46,20 @@ struct workspace {
     pthread_mutex_t lock;      /* manifest */
     struct manifest *manifest;
     uint64_t files; /* rows that are no directories */
+    struct space most;
+    bool quota; /* the kernel keeps it to `most` */
+    /* Under the lock, without quota: what it held when a run was ended for it, and whether that is
+     * still to be found out. */
+    struct space held;
+    bool measure;
 };
 
 int workspaces_open(const char *data_dir, const char *workspace_root, struct workspaces **ret,
     struct err *e) WARN_UNUSED;
 void workspaces_free(struct workspaces *all);
+/* The most that a sandbox may hold: workspace, cache and what is on its way together. Before
+ * the first workspace_make. */
+void workspaces_limit(struct workspaces *all, const struct space *most);
 
 /* Make the folders of `id` as far as they are missing; *ret_new (may be NULL) says whether the
  * workspace itself was. Called without identity. */
@@ -70,6 +80,16 @@ void workspace_unlock(struct workspace *ws);
 /* Make home/, pyc/ and their like in the cache, which programs may have changed in any way. Called
  * without identity. */
 int workspace_make_cache(struct workspace *ws, struct err *e) WARN_UNUSED;
+
+/* Set ws->most and ws->quota; workspace_open does. Without identity. */
+void workspace_limit(struct workspace *ws, const struct space *most);
+/* Does it hold all that it may, by the kernel's count? Without quotas nobody counts: false. */
+bool workspace_full(const struct workspace *ws);
+/* Does it hold more than it may, and more than when it was last told so? The second, so that a later
+ * run can tidy up. Walks it where nobody counts, so not for every run. Without identity. */
+bool workspace_over(struct workspace *ws);
+/* After the run that was told so has ended: what is there now may stay. Without identity. */
+void workspace_measure(struct workspace *ws);
 
 /* Free bytes of the file system that holds workspaces. */
 int workspace_free_bytes(const struct workspace *ws, uint64_t *ret, struct err *e) WARN_UNUSED;

@@ -1,0 +1,78 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Goal: two edits of equal size within one tick of the kernel's clock leave the same stamps behind, and
+# both are seen all the same: by the agent's scan, and by the server's look at what a run wrote. The
+# second edit is made at the very moment at which the first one was read.
+# On kernels whose stamps tell writes apart (since Linux 6.13) there is nothing to confuse; in the guest
+# of scripts/test-guest, with a tick of 4 ms, there is.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/rest.sh"
+start_server
+new_project ticks
+
+# Writes a number again and again until somebody has read it, then the last one at once.
+cat >"$TMP/race.py" <<'P'
+import ctypes, os, sys, time
+name, libc, n = sys.argv[1], ctypes.CDLL(None), 0
+fd = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)
+def write():
+    global n
+    n += 1
+    os.pwrite(fd, b"%015d\n" % n, 0)
+write()
+events = libc.inotify_init1(os.O_NONBLOCK)
+libc.inotify_add_watch(events, name.encode(), 1)
+print("ready", flush=True)
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    write()
+    try:
+        os.read(events, 4096)
+        break
+    except BlockingIOError:
+        time.sleep(0.0003)
+before = os.fstat(fd).st_mtime_ns
+write()
+print("same" if os.fstat(fd).st_mtime_ns == before else "later", "%015d" % n)
+P
+cp "$TMP/race.py" race.py
+silt sync >/dev/null 2>&1
+ready() { grep -q ready "$1"; }
+ROUNDS=3
+[ -z "${GUEST:-}" ] || ROUNDS=12
+
+racy=0 stale=''
+for ((i = 0; i < ROUNDS; i++)); do
+    python3 "$TMP/race.py" "$PWD/file" >"$TMP/race.out" &
+    writer=$!
+    wait_until 60 ready "$TMP/race.out"
+    silt sync >/dev/null 2>>"$TMP/sync.err"
+    wait "$writer"
+    read -r stamp last < <(tail -n 1 "$TMP/race.out")
+    [ "$stamp" = same ] && racy=$((racy + 1))
+    silt sync >/dev/null 2>>"$TMP/sync.err"
+    got=$(cat "$(workspace)/file")
+    [ "$got" = "$last" ] || stale+=" $i: $got for $last ($stamp)"
+done
+same "agent: $ROUNDS second edits right after the first was read, $racy within its tick: all seen" '' "$stale"
+[ -z "${GUEST:-}" ] || check 'agent: some were within a tick' test "$racy" -gt 0
+
+# The server reads while a run writes, because another run of the sandbox ends.
+SB=$(sandbox)
+hash_of() { rest GET "/v1/sandboxes/$SB/files" | jq -r ".items[] | select(.path == \"$1\") | .hash"; }
+racy=0 stale=''
+for ((i = 0; i < ROUNDS; i++)); do
+    run '{"command":["python3","race.py","made"],"detach":true}'
+    racer=$(field id)
+    started() { rest GET "/v1/runs/$racer/stdout" | grep -q ready; }
+    wait_until 60 started
+    run '{"command":["true"]}'
+    call GET "/v1/runs/$racer?wait_ms=60000"
+    read -r stamp last < <(rest GET "/v1/runs/$racer/stdout" | tail -n 1)
+    [ "$stamp" = same ] && racy=$((racy + 1))
+    put "copy" "$last"$'\n'
+    [ "$(hash_of made)" = "$(hash_of copy)" ] || stale+=" $i: $(hash_of made) for $last ($stamp)"
+done
+same "server: $ROUNDS second writes right after the first was read, $racy within its tick: all seen" '' "$stale"
+[ -z "${GUEST:-}" ] || check 'server: some were within a tick' test "$racy" -gt 0
+finish
