@@ -13,6 +13,7 @@
 
 #define DELTA_MEMORY (4u * 1024 * 1024) /* larger deltas go to a temporary file */
 #define DELTA_PERCENT 60                /* of the file: above, the whole file is sent */
+#define OPEN_AFTER (8u * 1024 * 1024)   /* bytes that are looked at first */
 #define LIKE_MAX 1000                   /* vanished files that are looked at */
 
 void sync_delta_release(struct sync_delta *d)
@@ -20,6 +21,8 @@ void sync_delta_release(struct sync_delta *d)
     buf_release(&d->mem);
     fd_closep(&d->fd);
     delta_sig_free(ptr_take(&d->sig));
+    delta_maker_freep(&d->maker);
+    delta_sig_freep(&d->base);
 }
 
 static int spill(struct sync_delta *d)
@@ -48,21 +51,36 @@ static bool may_gain(const struct manifest_entry *old, uint64_t size)
     return old && old->kind == TREE_FILE && size >= DELTA_MIN_FILE && old->size >= DELTA_MIN_FILE;
 }
 
-int sync_delta_make(
-    struct sync *s, const struct manifest_entry *old, int fd, uint64_t size, struct sync_delta *ret)
+/* Worth being sent before all of it is known? */
+static bool open_pays(const struct sync_delta *d)
 {
-    CLEANUP(delta_sig_freep) struct delta_sig *sig = NULL;
-    struct delta_result result;
+    uint64_t at = delta_maker_at(d->maker);
+    return at >= OPEN_AFTER && d->fd < 0 && delta_maker_differs(d->maker) &&
+           delta_maker_copied(d->maker) >= at / 2;
+}
+
+int sync_delta_make(struct sync *s, const struct manifest_entry *old, int fd, uint64_t size,
+    bool may_open, struct sync_delta *ret)
+{
     *ret = (struct sync_delta){.dir_fd = s->dir_fd, .fd = -1};
     buf_init(&ret->mem, DELTA_MEMORY + 1024 * 1024);
-    if (!may_gain(old, size) || index_sig_load(s->index, &old->hash, old->size, &sig) < 0)
+    if (!may_gain(old, size) || index_sig_load(s->index, &old->hash, old->size, &ret->base) < 0)
         return 0;
-    int r = delta_make(sig, fd, size, size / 100 * DELTA_PERCENT, take_delta, ret, &result, NULL);
-    if (r < 0)
-        return r == -ENOMEM ? r : 0;
-    ret->hash = result.hash;
-    ret->sig = result.sig;
-    return 1;
+    int r = delta_maker_new(ret->base, fd, size, UINT64_MAX, &ret->maker, NULL);
+    if (r == 0)
+        r = 1;
+    while (r == 1 && ret->len <= size / 100 * DELTA_PERCENT) {
+        r = delta_maker_step(ret->maker, false, take_delta, ret, NULL);
+        if (r == 1 && may_open && open_pays(ret))
+            return 1;
+    }
+    bool gains = r == 0 && ret->len <= size / 100 * DELTA_PERCENT;
+    if (gains) {
+        delta_maker_hash(ret->maker, &ret->hash);
+        ret->sig = delta_maker_take_sig(ret->maker);
+    }
+    delta_maker_freep(&ret->maker);
+    return r == -ENOMEM ? r : gains;
 }
 
 static const char *base_name(const char *path)

@@ -16,12 +16,16 @@ struct sync_delta {
     struct buf mem;
     int fd;
     int dir_fd;
+    /* Only begun (it then has to be sent open): both go to sync_set_open. Else maker is NULL. */
+    struct delta_maker *maker;
+    struct delta_sig *base;
 };
 
 /* 1 made; 0 there is no signature of old, or no gain; -ENOMEM. old may be NULL. In each case *ret
- * is to be released. */
+ * is to be released. With `may_open`: 1 with ret->maker as soon as it is certain that the content
+ * is another, and most of what was read is in the old one. */
 int sync_delta_make(struct sync *s, const struct manifest_entry *old, int fd, uint64_t size,
-    struct sync_delta *ret) WARN_UNUSED;
+    bool may_open, struct sync_delta *ret) WARN_UNUSED;
 void sync_delta_release(struct sync_delta *d);
 
 /* A vanished file that the one at path, which the server does not have, may have been: the same

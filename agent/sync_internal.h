@@ -23,6 +23,7 @@
 #include "agent/scan.h"
 #include "agent/sync.h"
 #include "shared/changes.h"
+#include "shared/delta.h"
 #include "shared/hash.h"
 #include "shared/tree.h"
 
@@ -86,6 +87,11 @@ struct sync_set {
     bool stream_ended, stream_packed, stream_flushed;
     ZSTD_CCtx *zstd;
     struct buf out; /* of the compressor */
+    /* The large content is a delta that is made while it is sent: */
+    struct delta_maker *maker;
+    struct delta_sig *maker_base;
+    struct manifest_entry
+        made; /* what the index learns at its end; made.path belongs to the item */
     struct client_request request;
     struct client_call *call; /* NULL: not under way */
     uint32_t tries;
@@ -116,7 +122,8 @@ struct sync {
     struct sync_set *queue, **queue_end; /* planned, not built */
     struct sync_set *flying; /* sent, not answered; also those that wait for the server */
     unsigned flying_count;
-    uint64_t sent_seq;     /* parent of the next set */
+    uint64_t sent_seq;        /* parent of the next set */
+    struct sync_set *reading; /* its content is not known yet: the next set waits for that */
     uint64_t promised_seq; /* a run may wait for this number: it is sent even if nothing is in it */
     struct buf deferred;   /* index log of what needed no sending, while sets are in flight */
     bool patient;          /* a watcher: keeps sets while the server is away */
@@ -177,6 +184,18 @@ int sync_set_op(
  */
 int sync_set_stream(
     struct sync_set *set, const struct change_op *op, int fd, struct err *e) WARN_UNUSED;
+/* The same for a PATCH that is open (op->size bytes of fd). maker and its signature are taken over,
+ * `begun` are the delta's bytes so far. When the file was read, `made` with its hash is noted in
+ * the index. */
+struct sync_open {
+    int fd;
+    struct delta_maker *maker;
+    struct delta_sig *base;
+    const struct buf *begun;
+    struct manifest_entry made;
+};
+int sync_set_open(struct sync_set *set, const struct change_op *op, const struct sync_open *open,
+    struct err *e) WARN_UNUSED;
 /* END, compression, the request. */
 int sync_set_finish(struct sync *s, struct sync_set *set, struct err *e) WARN_UNUSED;
 struct sync_set *sync_set_new(struct sync *s);

@@ -66,20 +66,23 @@ static int emit_op(struct emit *m, struct change_op *op, const void *data)
     return sync_set_op(m->set, op, data, m->e);
 }
 
-/* Note in the index what lies at path from now on. */
-static int note(struct emit *m, const struct hash *hash, uint64_t size, char *target)
+static struct manifest_entry entry_of(const struct emit *m, uint64_t size)
 {
-    struct manifest_entry entry = {
-        .path = (char *)m->path,
+    return (struct manifest_entry){.path = (char *)m->path,
         .kind = m->st.kind,
         .mode = m->mode,
         .size = size,
-        .target = target,
         .mtime_ns = m->st.mtime_ns,
         .ctime_ns = m->st.ctime_ns,
         .ino = m->st.ino,
-        .seen_ns = m->seen_ns,
-    };
+        .seen_ns = m->seen_ns};
+}
+
+/* Note in the index what lies at path from now on. */
+static int note(struct emit *m, const struct hash *hash, uint64_t size, char *target)
+{
+    struct manifest_entry entry = entry_of(m, size);
+    entry.target = target;
     if (hash)
         entry.hash = *hash;
     /* The old entry ends here: nothing may look at it any more. */
@@ -259,37 +262,59 @@ static int emit_patch(struct emit *m, uint64_t size, struct sync_delta *d)
     return sync_set_stream(m->set, &op, fd_take(&d->fd), m->e);
 }
 
+/* The delta goes out while the rest of the file is read; the index learns of it then. Takes fd. */
+static int emit_open(struct emit *m, int fd, uint64_t size, struct sync_delta *d)
+{
+    struct change_op op = {.kind = CHANGE_PATCH,
+        .path = m->path,
+        .mode = m->mode,
+        .size = size,
+        .open = true,
+        .content_len = CHANGE_LEN_UNKNOWN};
+    base_of(m->old, &op);
+    contest(m);
+    m->set->content_bytes += size;
+    return sync_set_open(m->set, &op,
+        &(struct sync_open){.fd = fd,
+            .maker = ptr_take(&d->maker),
+            .base = ptr_take(&d->base),
+            .begun = &d->mem,
+            .made = entry_of(m, size)},
+        m->e);
+}
+
 /* 1 it is done as a delta, or without any content; 0 not (no signature, no gain), <0.
  * `expected`: only if the content has this hash; NULL: whatever it is. */
-static int try_delta(struct emit *m, int fd, const struct hash *expected)
+static int try_delta(struct emit *m, int *fd, const struct hash *expected)
 {
-    struct sync_delta d;
+    CLEANUP(sync_delta_release) struct sync_delta d = {.fd = -1};
+    const struct manifest *known = index_manifest(m->s->index);
     uint64_t size = m->st.size;
     struct sync_gone *from = m->old ? NULL : sync_delta_origin(m->s, m->path, &m->st);
-    const char *base = from ? from->path : m->path;
-    int r = sync_delta_make(m->s, manifest_get(index_manifest(m->s->index), base), fd, size, &d);
+    const struct manifest_entry *base = from ? manifest_get(known, from->path) : m->old;
+    /* A file that vanished may have had this very content, which is known at the end only. */
+    bool may_open = !expected && !from && m->s->gone_count == 0;
+    int r = sync_delta_make(m->s, base, *fd, size, may_open, &d);
     if (r < 0)
-        r = no_memory(m->e);
-    if (r == 1 && expected && !hash_equal(expected, &d.hash))
-        r = 0;
-    if (r == 1) {
-        /* Content that is already there under another name costs even less. */
-        int known = expected ? 0 : add_known(m, &d.hash, size);
-        r = known;
-        if (known == 1)
-            r = note(m, &d.hash, size, NULL);
-        if (known == 0 && from) {
-            r = add_move(m, from, &from->hash);
-            m->old = manifest_get(index_manifest(m->s->index), m->path);
-        }
-        if (known == 0 && r == 0)
-            r = emit_patch(m, size, &d);
-        if (known == 0 && r == 0)
-            r = sent(m, &d.hash, size, ptr_take(&d.sig));
-        r = r < 0 ? r : 1;
+        return no_memory(m->e);
+    if (r == 0 || (expected && !hash_equal(expected, &d.hash)))
+        return 0;
+    if (d.maker) {
+        r = emit_open(m, fd_take(fd), size, &d);
+        return r < 0 ? r : 1;
     }
-    sync_delta_release(&d);
-    return r;
+    /* Content that is already there under another name costs even less. */
+    r = expected ? 0 : add_known(m, &d.hash, size);
+    if (r != 0)
+        return r == 1 && (r = note(m, &d.hash, size, NULL)) == 0 ? 1 : r;
+    if (from)
+        r = add_move(m, from, &from->hash);
+    m->old = manifest_get(known, m->path);
+    if (r == 0)
+        r = emit_patch(m, size, &d);
+    if (r == 0)
+        r = sent(m, &d.hash, size, ptr_take(&d.sig));
+    return r < 0 ? r : 1;
 }
 
 /* ---- files: whole */
@@ -362,7 +387,7 @@ static int add_small(struct emit *m, int fd)
         return r;
     if (r == 1)
         return note(m, &hash, b.len, NULL);
-    r = b.len == m->st.size ? try_delta(m, fd, &hash) : 0;
+    r = b.len == m->st.size ? try_delta(m, &fd, &hash) : 0;
     if (r != 0)
         return r < 0 ? r : 0;
     r = emit_put(m, &hash, b.len, b.data, -1);
@@ -374,7 +399,7 @@ static int add_large(struct emit *m, int *fd)
 {
     struct hash hash;
     uint64_t size = m->st.size;
-    int r = try_delta(m, *fd, NULL);
+    int r = try_delta(m, fd, NULL);
     if (r != 0)
         return r < 0 ? r : 0;
     r = hash_fd(*fd, &hash, &size, m->e);

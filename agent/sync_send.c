@@ -182,6 +182,8 @@ static void set_done(void *ctx, int result, struct client_response *response, co
         fail(s, SYNC_FATAL, &late);
     else if (result == -EPROTO)
         refused(s, response, e);
+    else if (result == -ESTALE) /* the file changed while it was sent */
+        fail(s, SYNC_AGAIN, e);
     else if (result < 0 && s->patient) {
         /* Whether it was applied is not known. */
         s->away = true;
@@ -289,7 +291,8 @@ static int send_next(struct sync *s, struct err *e)
 
 bool sync_can_send(const struct sync *s)
 {
-    return s->queue && s->flying_count < SYNC_SETS_IN_FLIGHT && s->trouble == SYNC_FINE && !s->away;
+    return s->queue && s->flying_count < SYNC_SETS_IN_FLIGHT && s->trouble == SYNC_FINE &&
+           !s->away && !s->reading;
 }
 
 int sync_pump(struct sync *s, struct err *e)

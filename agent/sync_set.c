@@ -45,6 +45,10 @@ void sync_set_free(struct sync_set *set)
     changes_writer_free(set->writer);
     fd_closep(&set->stream_fd);
     (void)ZSTD_freeCCtx(set->zstd);
+    delta_maker_free(set->maker);
+    delta_sig_free(set->maker_base);
+    if (set->sync->reading == set)
+        set->sync->reading = NULL;
     free(set);
 }
 
@@ -87,7 +91,58 @@ int sync_set_stream(struct sync_set *set, const struct change_op *op, int fd, st
     return 0;
 }
 
+int sync_set_open(
+    struct sync_set *set, const struct change_op *op, const struct sync_open *open, struct err *e)
+{
+    set->maker = open->maker;
+    set->maker_base = open->base;
+    set->made = open->made;
+    int r = sync_set_stream(set, op, open->fd, e);
+    if (r == 0 && open->begun->len &&
+        (r = changes_write_data(set->writer, open->begun->data, open->begun->len, &set->raw)) < 0)
+        r = err_set(e, -r, "add '%s' to a change set", op->path);
+    set->stream_len = op->size;
+    set->sync->reading = set;
+    return r;
+}
+
 /* ---- streaming: raw is refilled with frames as it is drained */
+
+static int take_made(void *ctx, const void *data, size_t len)
+{
+    struct sync_set *set = ctx;
+    return changes_write_data(set->writer, data, len, &set->raw);
+}
+
+/* All of the file was read: its hash is the end of the content, and the index learns of it. */
+static int end_made(struct sync_set *set)
+{
+    struct sync *s = set->sync;
+    struct manifest_entry *made = &set->made;
+    delta_maker_hash(set->maker, &made->hash);
+    int r = changes_write_data(set->writer, made->hash.b, HASH_BYTES, &set->raw);
+    if (r == 0)
+        r = changes_write_end(set->writer, &set->raw);
+    if (r == 0)
+        r = index_put(s->index, made, &set->log);
+    if (r == 0)
+        r = sync_sig_want(
+            s, made->path, &made->hash, made->size, true, delta_maker_take_sig(set->maker));
+    set->stream_ended = true;
+    s->reading = NULL;
+    return r;
+}
+
+/* The next commands of a delta, as soon as any are known. */
+static int refill_made(struct sync_set *set)
+{
+    int r;
+    buf_reset(&set->raw);
+    do
+        r = delta_maker_step(set->maker, true, take_made, set, NULL);
+    while (r == 1 && set->raw.len == 0);
+    return r == 0 ? end_made(set) : r < 0 ? r : 0;
+}
 
 /* The next frames into raw. -ESTALE when the file got shorter. */
 static int refill(struct sync_set *set)
@@ -115,7 +170,9 @@ static int compress_raw(struct sync_set *set)
 {
     uint8_t piece[64 * 1024];
     ZSTD_inBuffer in = {.src = set->raw.data, .size = set->raw.len};
-    ZSTD_EndDirective mode = set->stream_ended ? ZSTD_e_end : ZSTD_e_continue;
+    ZSTD_EndDirective mode = set->stream_ended ? ZSTD_e_end
+                             : set->maker      ? ZSTD_e_flush /* the server waits for it */
+                                               : ZSTD_e_continue;
     for (;;) {
         ZSTD_outBuffer out = {.dst = piece, .size = sizeof(piece)};
         size_t left = ZSTD_compressStream2(set->zstd, &out, &in, mode);
@@ -124,7 +181,7 @@ static int compress_raw(struct sync_set *set)
         int r = out.pos ? buf_add(&set->out, piece, out.pos) : 0;
         if (r < 0)
             return r;
-        if (mode == ZSTD_e_end ? left == 0 : in.pos == in.size)
+        if (mode == ZSTD_e_continue ? in.pos == in.size : left == 0)
             break;
     }
     buf_reset(&set->raw);
@@ -140,7 +197,7 @@ static ssize_t read_body(void *ctx, void *data, size_t len)
         bool ended = set->stream_packed ? set->stream_flushed : set->stream_ended;
         if (ended)
             return 0;
-        int r = set->raw.len == 0 ? refill(set) : 0;
+        int r = set->raw.len ? 0 : set->maker ? refill_made(set) : refill(set);
         if (r == 0 && set->stream_packed)
             r = compress_raw(set);
         if (r < 0)

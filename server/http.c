@@ -126,7 +126,8 @@ static void admit(struct http_request *req, const char *why)
         pthread_mutex_lock(&req->lock);
         req->body_limit = max_body;
         pthread_mutex_unlock(&req->lock);
-        if (!req->chunked && req->body_length > HTTP_COLLECT_BYTES)
+        /* Who does not say how much will come may be making it meanwhile: begin with what is there. */
+        if (req->chunked || req->body_length > HTTP_COLLECT_BYTES)
             dispatch(req);
     }
 }

@@ -7,10 +7,10 @@
  * returns, or keeps the request (http_ref) and lets another thread answer later: a run's thread
  * writes its output into the response as it comes.
  *
- * Body. Up to 256 KiB are collected before the handler starts; a longer body is handed over while
- * it arrives, with back-pressure on the socket, so that memory stays bounded and http_body_read may
- * block. One deadline covers the whole body (http_config.body_deadline_ms since the last progress
- * of at least 64 KiB).
+ * Body. Up to 256 KiB are collected before the handler starts; a longer or chunked body is handed
+ * over while it arrives, with back-pressure on the socket, so that memory stays bounded and
+ * http_body_read may block. One deadline covers the whole body (http_config.body_deadline_ms since
+ * the last progress of at least 64 KiB).
  *
  * Every request ends in exactly one of http_reply, http_reply_fd, or http_stream_begin … _end. A
  * request that a handler forgot is answered 500 and logged.

@@ -4,6 +4,7 @@
 #include "server/stage_internal.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,13 +16,45 @@
 struct delta_input {
     const struct changes_feed *feed;
     struct err *e; /* what the feed said, which the delta's reader does not know */
+    bool open;     /* the result's hash stands behind the delta: */
+    uint8_t tail[HASH_BYTES];
+    size_t tail_len;
 };
 
 static ssize_t read_delta(void *ctx, void *data, size_t len)
 {
-    const struct delta_input *in = ctx;
+    struct delta_input *in = ctx;
+    uint8_t *bytes = data;
 
-    return in->feed->read(in->feed->ctx, data, len, in->e);
+    if (!in->open)
+        return in->feed->read(in->feed->ctx, data, len, in->e);
+    /* What came last is held back: it is the hash if nothing more comes. */
+    for (;;) {
+        memcpy(bytes, in->tail, in->tail_len);
+        ssize_t n = in->feed->read(in->feed->ctx, bytes + in->tail_len, len - in->tail_len, in->e);
+        if (n <= 0)
+            return n;
+        size_t have = in->tail_len + (size_t)n;
+        in->tail_len = have < HASH_BYTES ? have : HASH_BYTES;
+        memcpy(in->tail, bytes + have - in->tail_len, in->tail_len);
+        if (have > HASH_BYTES)
+            return (ssize_t)(have - HASH_BYTES);
+    }
+}
+
+/* What the result must be: named before the delta, or behind it. */
+static int check_result(const struct change_op *op, const struct delta_input *in,
+    const struct staged *staged, struct err *e)
+{
+    struct change_op ended = *op;
+
+    if (!in->open)
+        return stage_check_hash(op, staged, e);
+    if (in->tail_len < HASH_BYTES)
+        return err_refuse(e, PROTO_BAD_CHANGES, "the delta of '%s' lacks its hash", op->path);
+    memcpy(ended.hash.b, in->tail, HASH_BYTES);
+    ended.has_hash = true;
+    return stage_check_hash(&ended, staged, e);
 }
 
 int stage_patch(struct stage *s, const struct change_op *op, int basis_fd,
@@ -30,7 +63,7 @@ int stage_patch(struct stage *s, const struct change_op *op, int basis_fd,
     CLEANUP(staged_freep) struct staged *staged = NULL;
     CLEANUP(fd_closep) int fd = -1;
     struct err from_feed = ERR_INIT;
-    struct delta_input in = {.feed = feed, .e = &from_feed};
+    struct delta_input in = {.feed = feed, .e = &from_feed, .open = op->open};
     int r = stage_room(s, op->size, e);
 
     if (r == 0)
@@ -42,7 +75,7 @@ int stage_patch(struct stage *s, const struct change_op *op, int basis_fd,
         *e = from_feed;
     if (r < 0)
         return from_feed.code ? r : r == -ENOSPC || r == -EDQUOT ? stage_fail(e, -r, "") : r;
-    r = stage_check_hash(op, staged, e);
+    r = check_result(op, &in, staged, e);
     if (r == 0)
         r = stage_finish_file(staged, fd, op->mode, e);
     if (r < 0)

@@ -8,7 +8,7 @@
 
 static const struct wire_kind kinds[CHANGE_KIND_END] = {
     [CHANGE_PUT] = {"put", WIRE_HAS_MODE | WIRE_HAS_RESULT, 0},
-    [CHANGE_PATCH] = {"patch", WIRE_HAS_MODE | WIRE_HAS_RESULT | WIRE_HAS_DELTA, 0},
+    [CHANGE_PATCH] = {"patch", WIRE_HAS_MODE | WIRE_HAS_RESULT | WIRE_HAS_DELTA, WIRE_FLAG_OPEN},
     [CHANGE_EDIT] = {"edit", WIRE_HAS_TEXTS, 0},
     [CHANGE_MOVE] = {"move", WIRE_HAS_TO, 0},
     [CHANGE_COPY] = {"copy", WIRE_HAS_RESULT | WIRE_HAS_TO, 0},
@@ -38,12 +38,13 @@ uint64_t wire_content_len(const struct change_op *op)
 /* The faults of a kind with a resulting file. */
 static const char *result_fault(const struct change_op *op, enum proto_error *ret_code)
 {
-    if (op->size > CHANGES_FILE_MAX || op->content_len > CHANGES_FILE_MAX) {
+    if (op->size > CHANGES_FILE_MAX || (!op->open && op->content_len > CHANGES_FILE_MAX)) {
         *ret_code = PROTO_TOO_LARGE;
         return "has a file above the limit of 16 GiB";
     }
-    if (!op->has_hash)
-        return "lacks the hash of its result";
+    if (op->has_hash == op->open)
+        return op->open ? "names the hash and the length that follow its content"
+                        : "lacks the hash of its result";
     if (op->kind == CHANGE_PUT && op->content_len != op->size)
         return "has content of another length than its size";
     if (op->kind == CHANGE_PATCH && op->base_kind != CHANGE_BASE_HASH)
@@ -60,7 +61,8 @@ const char *wire_op_fault(const struct change_op *op, enum proto_error *ret_code
         return "is of an unknown kind";
     if ((unsigned)op->base_kind >= CHANGE_BASE_END)
         return "has an unknown kind of base";
-    if (op->recursive && !(k->flags & WIRE_FLAG_RECURSIVE))
+    if ((op->recursive && !(k->flags & WIRE_FLAG_RECURSIVE)) ||
+        (op->open && !(k->flags & WIRE_FLAG_OPEN)))
         return "has a flag that its kind does not have";
     if ((k->fields & WIRE_HAS_MODE) ? op->mode > 0777 : op->mode != 0)
         return "has a mode beyond the permission bits 0777";

@@ -68,6 +68,8 @@ struct change_op {
     struct hash hash; /* PUT PATCH COPY: of the resulting file; has_hash says whether it is set */
     bool has_hash;    /* always true on the framed wire; JSON and uploads may leave it out */
     bool recursive;   /* DELETE */
+    bool open;        /* PATCH: hash and length are not known yet. No hash; content_len is
+                         CHANGE_LEN_UNKNOWN; the last HASH_BYTES of the content are the result's hash */
     uint64_t content_len; /* bytes that follow: PUT: size; PATCH: of the delta; else 0.
                              CHANGE_LEN_UNKNOWN for a PUT whose source ends by itself (uploads) */
     const uint8_t *old_text, *new_text; /* EDIT */

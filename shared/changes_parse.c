@@ -139,6 +139,7 @@ int wire_parse_op(const uint8_t *payload, size_t len, struct wire_paths *paths,
             flags, base_kind);
     ret->kind = (enum change_kind)kind;
     ret->recursive = flags & WIRE_FLAG_RECURSIVE;
+    ret->open = flags & WIRE_FLAG_OPEN;
     ret->base_kind = (enum change_base)base_kind;
     if (base_kind == CHANGE_BASE_HASH)
         get_hash(&c, &ret->base);
@@ -151,6 +152,12 @@ int wire_parse_op(const uint8_t *payload, size_t len, struct wire_paths *paths,
     if (c.bad || c.left > 0)
         return err_refuse(e, PROTO_BAD_CHANGES, "(%s) is %s than its fields", k->name,
             c.bad ? "shorter" : "longer");
+    /* What is not known yet stands there as zeros. */
+    static const struct hash none;
+    if (ret->open && hash_equal(&ret->hash, &none) && ret->content_len == 0) {
+        ret->has_hash = false;
+        ret->content_len = CHANGE_LEN_UNKNOWN;
+    }
     const char *fault = wire_op_fault(ret, &code);
     return fault ? err_refuse(e, code, "(%s) %s", k->name, fault) : 0;
 }

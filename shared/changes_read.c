@@ -26,7 +26,8 @@ struct changes_reader {
     size_t hashed;         /* bytes of buf[0..pos) that the hash has seen */
     uint64_t offset;       /* of buf[pos] in the body */
     uint32_t count;        /* operations so far */
-    uint64_t content_left; /* of the current operation */
+    uint64_t content_left; /* of the current operation, at most if it is: */
+    bool open;             /* it ends where its DATA frames end */
     uint32_t frame_left;   /* of the current DATA frame */
     uint8_t *texts;        /* EDIT: old and new, one after the other */
     struct hash digest;
@@ -222,6 +223,10 @@ static int read_data_header(struct changes_reader *r, struct err *e)
 
     if (n < 0)
         return n;
+    if (frame.type != WIRE_DATA && r->open) {
+        r->content_left = 0; /* it ends here */
+        return 0;
+    }
     if (frame.type != WIRE_DATA)
         return refuse(r, e, PROTO_BAD_CHANGES,
             "operation %" PRIu32 " lacks the last %" PRIu64 " bytes of its content", r->count,
@@ -257,7 +262,7 @@ static ssize_t read_piece(struct changes_reader *r, void *data, size_t len, stru
 {
     ssize_t n = r->frame_left > 0 ? 0 : read_data_header(r, e);
 
-    if (n < 0)
+    if (n < 0 || r->content_left == 0)
         return n;
     if (len > r->frame_left)
         len = r->frame_left;
@@ -336,7 +341,8 @@ static int read_op(struct changes_reader *r, uint32_t len, struct change_op *ret
         return refuse(r, e, fault.refusal, "operation %" PRIu32 " %s", r->count + 1, fault.msg);
     take(r, WIRE_HEADER_BYTES + len);
     r->count++;
-    r->content_left = wire_content_len(ret);
+    r->open = ret->open;
+    r->content_left = ret->open ? WIRE_OPEN_MAX : wire_content_len(ret);
     r->frame_left = 0;
     n = ret->kind == CHANGE_EDIT ? read_texts(r, ret, e) : 0;
     return n < 0 ? n : 1;

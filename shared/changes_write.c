@@ -12,6 +12,7 @@ struct changes_writer {
     enum { WRITER_NEW, WRITER_BEGUN, WRITER_ENDED } state;
     uint32_t count;
     uint64_t content_left; /* of the latest operation */
+    bool open;             /* it ends where it ends */
 };
 
 struct changes_writer *changes_writer_new(void)
@@ -124,11 +125,13 @@ int changes_write_begin(struct changes_writer *w, const struct changes_begin *be
 
 static int encode_op(const struct change_op *op, struct buf *p)
 {
+    static const struct hash none;
     const unsigned fields = wire_kind((unsigned)op->kind)->fields;
     int r = 0;
 
     TRY(r, buf_add_u8(p, (uint8_t)op->kind));
-    TRY(r, buf_add_u8(p, op->recursive ? WIRE_FLAG_RECURSIVE : 0));
+    TRY(r, buf_add_u8(p, (uint8_t)((op->recursive ? WIRE_FLAG_RECURSIVE : 0) |
+                                   (op->open ? WIRE_FLAG_OPEN : 0))));
     TRY(r, buf_add_u8(p, (uint8_t)op->base_kind));
     if (op->base_kind == CHANGE_BASE_HASH)
         TRY(r, buf_add(p, op->base.b, HASH_BYTES));
@@ -137,10 +140,10 @@ static int encode_op(const struct change_op *op, struct buf *p)
         TRY(r, buf_add_u16(p, (uint16_t)op->mode));
     if (fields & WIRE_HAS_RESULT) {
         TRY(r, buf_add_u64(p, op->size));
-        TRY(r, buf_add(p, op->hash.b, HASH_BYTES));
+        TRY(r, buf_add(p, op->open ? none.b : op->hash.b, HASH_BYTES));
     }
     if (fields & WIRE_HAS_DELTA)
-        TRY(r, buf_add_u64(p, op->content_len));
+        TRY(r, buf_add_u64(p, op->open ? 0 : op->content_len));
     if (fields & WIRE_HAS_TEXTS) {
         TRY(r, buf_add_u32(p, (uint32_t)op->old_len));
         TRY(r, buf_add_u32(p, (uint32_t)op->new_len));
@@ -169,13 +172,19 @@ static bool is_writable(const struct change_op *op)
     return op->to == NULL;
 }
 
+/* Does the latest operation lack content? */
+static bool unfinished(const struct changes_writer *w)
+{
+    return w->content_left > 0 && !w->open;
+}
+
 int changes_write_op(struct changes_writer *w, const struct change_op *op, struct buf *b)
 {
     CLEANUP(buf_release) struct buf p;
     bool texts = op->kind == CHANGE_EDIT;
 
     buf_init(&p, WIRE_OP_MAX);
-    if (w->state != WRITER_BEGUN || w->content_left > 0 || !is_writable(op))
+    if (w->state != WRITER_BEGUN || unfinished(w) || !is_writable(op))
         return -EINVAL;
     if (w->count >= CHANGES_OPS_MAX)
         return -EINVAL;
@@ -193,7 +202,8 @@ int changes_write_op(struct changes_writer *w, const struct change_op *op, struc
     if (r < 0)
         return r;
     w->count++;
-    w->content_left = op->content_len;
+    w->open = op->open;
+    w->content_left = op->open ? WIRE_OPEN_MAX : op->content_len;
     return 0;
 }
 
@@ -214,7 +224,7 @@ int changes_write_end(struct changes_writer *w, struct buf *b)
         (uint8_t)(w->count >> 8), (uint8_t)w->count};
     struct hash digest;
 
-    if (w->state != WRITER_BEGUN || w->content_left > 0)
+    if (w->state != WRITER_BEGUN || unfinished(w))
         return -EINVAL;
     int r = buf_reserve(b, WIRE_HEADER_BYTES + WIRE_END_BYTES);
     TRY(r, put_header(w, WIRE_END, WIRE_END_BYTES, b));

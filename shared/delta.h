@@ -111,11 +111,12 @@ void delta_maker_hash(const struct delta_maker *m, struct hash *ret);
 struct delta_sig *delta_maker_take_sig(struct delta_maker *m); /* as delta_result.sig */
 
 /*
- * Apply a foreign delta of exactly delta_len bytes from source to the basis (pread; its size is
- * taken by fstat) and write the result to out_fd from its offset 0, new_size bytes, hashing it as
- * it goes. A malformed delta: err_refuse(PROTO_BAD_CHANGES). -ESTALE if the basis became shorter
- * meanwhile. The hash is of what was written, whatever happens to the basis meanwhile; the caller
- * compares it with what was promised before the result is used. After an error out_fd holds a part.
+ * Apply a foreign delta of exactly delta_len bytes (UINT64_MAX: all that there are) from source to
+ * the basis (pread; its size is taken by fstat) and write the result to out_fd from its offset 0,
+ * new_size bytes, hashing it as it goes. A malformed delta: err_refuse(PROTO_BAD_CHANGES). -ESTALE
+ * if the basis became shorter meanwhile. The hash is of what was written, whatever happens to the
+ * basis meanwhile; the caller compares it with what was promised before the result is used. After
+ * an error out_fd holds a part.
  */
 int delta_patch(int basis_fd, delta_source *source, void *ctx, uint64_t delta_len, int out_fd,
     uint64_t new_size, struct hash *ret_hash, struct err *e) WARN_UNUSED;

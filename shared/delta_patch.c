@@ -124,7 +124,7 @@ static int patch(
     struct delta_events events = {on_literal, on_bytes, on_copy, on_end, p};
     struct delta_parser parser;
 
-    if (new_size > DELTA_FILE_MAX || delta_len > DELTA_FILE_MAX)
+    if (new_size > DELTA_FILE_MAX || (delta_len > DELTA_FILE_MAX && delta_len != UINT64_MAX))
         return err_refuse(p->e, PROTO_TOO_LARGE, "files above 16 GiB cannot be sent");
     if (fstat(p->basis_fd, &st) < 0)
         return err_set(p->e, errno, "examine the base of a delta");

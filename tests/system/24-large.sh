@@ -64,7 +64,22 @@ sent "4 KiB inserted into it" noise.bin 12000
 cp noise.bin copy.bin
 sent "a copy of it" copy.bin 12000
 mv noise.bin renamed.bin && edit renamed.bin 'b[100] ^= 1'
-sent "renamed and changed" renamed.bin 12000000
+sent "renamed and changed" renamed.bin 12000
+mkdir deeper && mv renamed.bin deeper/ && python3 -c "
+import os
+b = bytearray(open('deeper/renamed.bin', 'rb').read()); b[9_000_000:9_000_000] = os.urandom(4096)
+open('deeper/x', 'wb').write(b); os.rename('deeper/x', 'deeper/renamed.bin')"
+sent "moved and written anew with a change" deeper/renamed.bin 12000
+edit deeper/renamed.bin 'b[20:120] = random.randbytes(100); b[-120:-20] = random.randbytes(100)'
+sent "changed at both ends" deeper/renamed.bin 12000
+touch deeper/renamed.bin
+sent "touched" deeper/renamed.bin 1000
+rm deeper/renamed.bin copy.bin && silt sync >/dev/null
+mkdir many && head -c 3000000 /dev/urandom >many/a && cp many/a many/b && cp many/a many/c
+sent "equal new files travel once" many/c 3010000
+cp -r many other
+sent "a copied folder does not travel" other/b 2000
+rm -r many other deeper
 edit text.txt 'del b[:]'
 sent "emptied" text.txt 12000
 
@@ -78,10 +93,8 @@ with open(sys.argv[1], "wb") as out:
     status = subprocess.run(sys.argv[2:], stdout=out).returncode
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss if status == 0 else -1)' "$TMP/peak.out" "$@")
 }
-limit=200000
+limit=65536
 [ -n "$SANITISED" ] && limit=700000
-rm -- *.bin
-silt sync >/dev/null
 truncate -s 300M sparse.img
 edit_sparse() { python3 -c "
 f = open('sparse.img', 'r+b')

@@ -648,9 +648,11 @@ static int temporary(const void *data, size_t len)
     return fd;
 }
 
+enum { AND_COPY = 1, OPEN = 2 };
+
 /* Send a delta from `from` to `to` for big.bin; `base` is what it claims to be made for. */
 static enum proto_error send_patch(
-    struct fixture *f, const char *from, const char *to, size_t len, const char *base, bool copy)
+    struct fixture *f, const char *from, const char *to, size_t len, const char *base, unsigned how)
 {
     struct changes_begin begin = {.client = "", .if_generation = CHANGES_NO_GENERATION};
     struct change_op op = {.kind = CHANGE_PATCH,
@@ -675,11 +677,15 @@ static enum proto_error send_patch(
     delta_sig_free(made.sig);
     hash_buf(base, len, &op.base);
     hash_buf(to, len, &op.hash);
-    op.content_len = delta.len;
+    op.content_len = how & OPEN ? CHANGE_LEN_UNKNOWN : delta.len;
+    op.open = how & OPEN;
+    op.has_hash = !op.open;
     assert_int_equal(changes_write_begin(w, &begin, &wire.b), 0);
     assert_int_equal(changes_write_op(w, &op, &wire.b), 0);
     assert_int_equal(changes_write_data(w, delta.data, delta.len, &wire.b), 0);
-    if (copy) {
+    if (how & OPEN)
+        assert_int_equal(changes_write_data(w, op.hash.b, HASH_BYTES, &wire.b), 0);
+    if (how & AND_COPY) {
         op = (struct change_op){.kind = CHANGE_COPY,
             .path = "big.bin",
             .to = "copy.bin",
@@ -722,21 +728,30 @@ static void test_patches(void **state)
     three[7] = '#';
     (void)apply_ok(f->sb, {.kind = CHANGE_PUT, .path = "big.bin", .text = one, .mode = 0755});
     /* The patched content can be copied in the same set. */
-    assert_int_equal(send_patch(f, one, two, LEN, one, true), PROTO_OK);
+    assert_int_equal(send_patch(f, one, two, LEN, one, AND_COPY), PROTO_OK);
     assert_true(is_file(f, "big.bin", two));
     assert_true(is_file(f, "copy.bin", two));
     assert_int_equal(stat(at(f, "copy.bin", name), &st), 0);
     assert_int_equal(st.st_mode & 07777, 0755);
     assert_sound(f);
     /* Against what is not there any more. */
-    assert_int_equal(send_patch(f, one, three, LEN, one, false), PROTO_BASE_MISMATCH);
+    assert_int_equal(send_patch(f, one, three, LEN, one, 0), PROTO_BASE_MISMATCH);
     /* Against what a program wrote behind the manifest. */
     program_writes(f, "big.bin", one);
-    assert_int_equal(send_patch(f, two, three, LEN, two, false), PROTO_BASE_MISMATCH);
-    assert_int_equal(send_patch(f, one, three, LEN, one, false), PROTO_OK);
+    assert_int_equal(send_patch(f, two, three, LEN, two, 0), PROTO_BASE_MISMATCH);
+    assert_int_equal(send_patch(f, one, three, LEN, one, 0), PROTO_OK);
     assert_true(is_file(f, "big.bin", three));
     /* A delta made for something else than it says. */
-    assert_int_equal(send_patch(f, one, two, LEN, three, false), PROTO_HASH_MISMATCH);
+    assert_int_equal(send_patch(f, one, two, LEN, three, 0), PROTO_HASH_MISMATCH);
+    assert_int_equal(send_patch(f, one, two, LEN, three, OPEN), PROTO_HASH_MISMATCH);
+    assert_true(is_file(f, "big.bin", three));
+    /* One whose hash comes behind it. */
+    (void)apply_ok(f->sb, DELETE("copy.bin"));
+    assert_int_equal(send_patch(f, three, two, LEN, three, OPEN | AND_COPY), PROTO_OK);
+    assert_true(is_file(f, "big.bin", two));
+    assert_true(is_file(f, "copy.bin", two));
+    assert_int_equal(send_patch(f, two, three, LEN, one, OPEN), PROTO_BASE_MISMATCH);
+    assert_int_equal(send_patch(f, two, three, LEN, two, OPEN), PROTO_OK);
     assert_true(is_file(f, "big.bin", three));
     assert_sound(f);
     free(one);
