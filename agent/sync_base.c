@@ -169,7 +169,25 @@ int sync_rebase(struct sync *s, struct err *e)
 
 /* ---- parts */
 
-static int repair_one(struct sync *s, const json_t *conflict, struct buf *log)
+/* Does a file of ours that was changed there keep this folder from being deleted? */
+static bool has_ours_beneath(struct sync *s, const json_t *conflicts, const char *folder)
+{
+    CLEANUP(remote_release) struct remote remote;
+    size_t i;
+    json_t *conflict;
+    remote_init(&remote, NULL, NULL);
+    json_array_foreach(conflicts, i, conflict) {
+        const char *path = remote_path(&remote, conflict);
+        const struct manifest_entry *known =
+            path ? manifest_get(index_manifest(s->index), path) : NULL;
+        if (known && known->kind != TREE_DIR && path_beneath(folder, path))
+            return true;
+    }
+    return false;
+}
+
+static int repair_one(
+    struct sync *s, const json_t *conflicts, const json_t *conflict, struct buf *log)
 {
     CLEANUP(remote_release) struct remote remote;
     struct manifest_entry entry;
@@ -181,9 +199,13 @@ static int repair_one(struct sync *s, const json_t *conflict, struct buf *log)
     const struct manifest_entry *old = manifest_get(index_manifest(s->index), path);
     bool there =
         json_is_true(json_object_get(conflict, "exists")) && remote_entry(&remote, conflict, &entry);
-    if (there && entry.kind == TREE_DIR && tree_stat(s->tree, path, &st, NULL) < 0)
-        /* Deleted here, but runs put something into it there: left alone. */
+    if (there && entry.kind == TREE_DIR && tree_stat(s->tree, path, &st, NULL) < 0) {
+        /* Deleted here, but not empty there: because of what is deleted here too, and was changed
+         * there, or because runs put something of theirs into it, which is left alone. */
+        if (has_ours_beneath(s, conflicts, path))
+            return 0;
         return index_remove(s->index, path, false, log);
+    }
     (void)sync_names_add(&s->contested, path);
     /* What lay beneath a folder that is none there any more is not there either. */
     if (old && (!there || entry.kind != TREE_DIR)) {
@@ -203,7 +225,7 @@ int sync_repair(struct sync *s, struct err *e)
     buf_init(&log, INDEX_LOG_MAX);
     json_array_foreach(conflicts, i, conflict) {
         if (r == 0)
-            r = repair_one(s, conflict, &log);
+            r = repair_one(s, conflicts, conflict, &log);
     }
     json_decref(conflicts);
     return r < 0 ? err_set(e, -r, "learn what the server has") : index_commit(s->index, &log, e);

@@ -367,6 +367,25 @@ static void test_both_sides(void **state)
     assert_int_equal(f->fake->requests, 0);
 }
 
+/* A folder is deleted here, and a file in it was changed there: all of it goes, not the file only. */
+static void test_deleted_and_changed(void **state)
+{
+    struct fixture *f = *state;
+    make_dir(f, "d");
+    make_dir(f, "d/e");
+    make_text(f, "d/e/a", "1");
+    make_text(f, "stays", "1");
+    sync_now(f);
+    fake_put(f->fake, "d/e/a", TREE_FILE, 0644, "by a run", 8);
+    assert_int_equal(unlinkat(f->fd, "d/e/a", 0), 0);
+    assert_int_equal(unlinkat(f->fd, "d/e", AT_REMOVEDIR), 0);
+    assert_int_equal(unlinkat(f->fd, "d", AT_REMOVEDIR), 0);
+    sync_now(f);
+    assert_null(fake_find(f->fake, "d/e"));
+    assert_null(fake_find(f->fake, "d"));
+    expect_equal(f, 0);
+}
+
 /* The server was restored, or the index lost: only what differs is sent, nothing foreign deleted.
  */
 static void test_epoch_and_lost_index(void **state)
@@ -572,6 +591,8 @@ int main(void)
         TEST(test_other_kinds),
         TEST(test_many_and_large),
         TEST(test_both_sides),
+        TEST(test_deleted_and_changed),
+        TEST(test_deleted_and_changed),
         TEST(test_epoch_and_lost_index),
         TEST(test_lost_answer),
         TEST(test_killed_between),
