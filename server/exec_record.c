@@ -71,10 +71,11 @@ static bool write_record(struct exec *x, struct run *run)
     (void)pthread_mutex_lock(&run->lock);
     bool ended = run->ended;
     (void)pthread_mutex_unlock(&run->lock);
+    /* A record whose output found no room is still worth having; it says that it was cut. */
+    if (ended && run_log_flush(run->log, &e) < 0)
+        log_error("the output of %s could not be kept: %s", run->facts.id, e.msg);
     json_t *object = run_object(run, false);
     int r = object ? 0 : err_set(&e, ENOMEM, "write a run's record");
-    if (r == 0 && ended)
-        r = run_log_flush(run->log, &e);
     if (r == 0)
         r = put_record(x, object, run->facts.id, run->facts.sandbox,
             json_string_value(json_object_get(object, "status")), run->facts.created_ns, &e);

@@ -97,6 +97,8 @@ int run_log_flush(struct run_log *log, struct err *e)
 {
     (void)pthread_mutex_lock(&log->lock);
     int r = flush_locked(log);
+    for (enum run_stream stream = RUN_STDOUT; r < 0 && log->ended && stream < RUN_STREAMS; stream++)
+        log->stats.truncated[stream] = log->stats.truncated[stream] || log->stats.kept[stream] > 0;
     (void)pthread_mutex_unlock(&log->lock);
     return r < 0 ? err_set(e, -r, "write '%s'", log->path) : 0;
 }

@@ -61,7 +61,8 @@ void run_log_add(
     struct run_log *log, enum run_stream stream, uint64_t t_us, const void *data, size_t len);
 /* No more comes: what waits for its rest is appended, readers see the end. */
 void run_log_end(struct run_log *log, uint64_t t_us);
-/* Move what is in memory to the file. */
+/* Move what is in memory to the file. Where that fails after the end, the streams count as truncated,
+ * since whoever loads the file will find less. */
 int run_log_flush(struct run_log *log, struct err *e) WARN_UNUSED;
 
 void run_log_stats(struct run_log *log, struct run_log_stats *ret);

@@ -281,6 +281,8 @@ int store_open(const char *path, struct store **ret, struct err *e)
         r = migrate(s, e);
     if (r == 0)
         r = read_clean(s, e);
+    if (r == 0)
+        store_reserve(s, path);
     if (r < 0) {
         r = err_wrap(e, "open the database '%s'", path);
         for (int i = 0; i < STMT_COUNT; i++)

@@ -66,6 +66,9 @@ int store_do(struct store *s, sqlite3_stmt *st, struct err *e) WARN_UNUSED;
 int store_row(struct store *s, sqlite3_stmt *st, struct err *e) WARN_UNUSED;
 /* The connection's last failure as an error. */
 int store_fail(struct store *s, struct err *e);
+/* Called once when the log exists, after the first commit: blocks for what must be written on a
+ * full disk. A file system that cannot do that is told of in the log. */
+void store_reserve(struct store *s, const char *path);
 /* BEGIN; then COMMIT if r == 0, else ROLLBACK; returns r or the failure of COMMIT. */
 int store_begin(struct store *s, struct err *e) WARN_UNUSED;
 int store_end(struct store *s, int r, struct err *e) WARN_UNUSED;
