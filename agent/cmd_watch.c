@@ -61,6 +61,36 @@ static void on_said(
     (void)fflush(stdout);
 }
 
+static bool watcher_answers(const struct app *app, json_t **ret)
+{
+    struct err ignored = ERR_INIT;
+    json_t *ask = json_pack("{s:s}", "op", "status");
+    int r = control_request(app->root, ask, 2000, ret, &ignored);
+
+    json_decref(ask);
+    return r == 0;
+}
+
+/* The project's lock may be another watcher's, which keeps it, or a command's that syncs. */
+static int open_for_watching(
+    struct app *app, const struct sync_config *config, struct sync **ret, struct err *e)
+{
+    uint64_t until = io_now_ns() + START_WAIT_MS * UINT64_C(1000000);
+
+    for (;;) {
+        json_t *status = NULL;
+        int r = sync_open(config, ret, e);
+        if (r != -EBUSY || stop_wanted || io_now_ns() >= until)
+            return r;
+        if (watcher_answers(app, &status)) {
+            json_decref(status);
+            return err_say(e, EBUSY,
+                "%s is watched already (silt status tells by whom, silt stop ends it)", app->root);
+        }
+        (void)usleep(50000);
+    }
+}
+
 static int watch_here(struct app *app, struct err *e)
 {
     struct talk talk;
@@ -72,10 +102,7 @@ static int watch_here(struct app *app, struct err *e)
     (void)signal(SIGPIPE, SIG_IGN);
     talk_init(&talk, app);
     struct sync_config config = talk_sync_config(&talk, false);
-    int r = sync_open(&config, &sync, e);
-    if (r == -EBUSY)
-        r = err_say(e, EBUSY,
-            "%s is watched already (silt status tells by whom, silt stop ends it)", app->root);
+    int r = open_for_watching(app, &config, &sync, e);
     if (r == 0)
         r = sync_watch(
             sync, &(struct sync_watch_config){.stop = &stop_wanted, .said = on_said, .ctx = app}, e);
@@ -99,16 +126,6 @@ static int detach(const struct app *app, struct err *e)
     if (setsid() < 0 || dup2(null, 0) < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0)
         return err_set(e, errno, "leave for the background");
     return 0;
-}
-
-static bool watcher_answers(const struct app *app, json_t **ret)
-{
-    struct err ignored = ERR_INIT;
-    json_t *ask = json_pack("{s:s}", "op", "status");
-    int r = control_request(app->root, ask, 2000, ret, &ignored);
-
-    json_decref(ask);
-    return r == 0;
 }
 
 int watch_last_words(const struct app *app, int code, struct err *e)

@@ -198,8 +198,16 @@ try silt stop
 same "silt stop without a watcher is no error" 0 "$code"
 contains "but says so" "not watched" "$out"
 
+# ---- beginning while a command syncs
+
+flock .silt/lock sleep 0.5 &
+syncing=$!
+: >"$TMP/watch.out"
 start_silt "$TMP/watch.out" "$TMP/watch.err" --json watch
-wait_until 20 is_said ready
+check "a watcher that begins while a command syncs waits for it" wait_until 20 is_said ready
+wait "$syncing"
+try silt watch
+contains "while another watches it is told who is there" "watched already" "$err"
 end_silt KILL
 echo 'print("after the kill")' >main.py
 try silt run main.py
