@@ -128,6 +128,7 @@ struct sync {
     struct buf deferred;   /* index log of what needed no sending, while sets are in flight */
     bool patient;          /* a watcher: keeps sets while the server is away */
     bool away;             /* it is */
+    struct err why_away;   /* the server's sentence if it answered "later", else none */
     bool renumber;         /* the server knows other content under our numbers */
     bool stolen;           /* the lease was taken, if that was asked for */
     void (*entered)(void *ctx, const char *path); /* each folder that a scan enters */

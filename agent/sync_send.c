@@ -150,8 +150,8 @@ static void refused(struct sync *s, const struct client_response *response, cons
 
 /* Nobody answered, or the answer was "later". A set in memory can be sent again as it is: the
  * server knows its number. A streamed one is read again under a new number. True: it stays. */
-static bool keep_for_later(
-    struct sync *s, struct sync_set *set, int result, const struct client_response *response)
+static bool keep_for_later(struct sync *s, struct sync_set *set, int result,
+    const struct client_response *response, const struct err *e)
 {
     bool later = result != -EPROTO ||
                  (response->retryable && response->status >= 429 && response->status != 409);
@@ -159,6 +159,7 @@ static bool keep_for_later(
         return false;
     if (s->patient) {
         s->away = true;
+        s->why_away = result == -EPROTO ? *e : (struct err)ERR_INIT;
         return true;
     }
     /* A kept connection may have been closed by a server that was restarted. */
@@ -176,7 +177,7 @@ static void set_done(void *ctx, int result, struct client_response *response, co
     set->call = NULL;
     s->totals.bytes_sent += response->bytes_sent;
     s->totals.bytes_received += response->bytes_received;
-    if (result < 0 && keep_for_later(s, set, result, response))
+    if (result < 0 && keep_for_later(s, set, result, response, e))
         return;
     if (result == 0 && (result = acknowledged(s, set, response, &late)) < 0)
         fail(s, SYNC_FATAL, &late);

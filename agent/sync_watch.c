@@ -164,11 +164,22 @@ static void go_away(struct sync_loop *l, const char *why)
     if (l->backoff_ns > BACKOFF_MOST_NS)
         l->backoff_ns = BACKOFF_MOST_NS;
     l->retry_at_ns = io_now_ns() + l->backoff_ns;
-    if (l->said_away)
+    if (l->said_away && strcmp(l->problem, why) == 0)
         return;
     l->said_away = true;
     (void)snprintf(l->problem, sizeof(l->problem), "%s", why);
-    say(l, SYNC_SAID_AWAY, NULL, why);
+    say(l, SYNC_SAID_AWAY, NULL, l->problem);
+}
+
+/* Nobody answered, or the server said "later" and why. */
+static void go_away_for_now(struct sync_loop *l)
+{
+    char why[sizeof(l->s->why_away.msg) + 64];
+    const char *said = l->s->why_away.msg;
+
+    (void)snprintf(why, sizeof(why), "%s: changes are kept and sent when it %s",
+        *said ? said : "the server is away", *said ? "can take them" : "is back");
+    go_away(l, why);
 }
 
 /* A scan or a send failed. What passes is tried again; what a change of the tree can cure (an
@@ -214,8 +225,9 @@ static void retry(struct sync_loop *l)
     struct sync *s = l->s;
     if (!s->away)
         return;
-    if (!l->retry_at_ns && !l->said_away)
-        go_away(l, "the server is away: changes are kept and sent when it is back");
+    if (!l->retry_at_ns || *l->s->why_away.msg)
+        go_away_for_now(l);
+    l->s->why_away = (struct err)ERR_INIT;
     if (io_now_ns() < l->retry_at_ns)
         return;
     if (sync_resend(s, &e) < 0)
