@@ -198,6 +198,24 @@ try silt stop
 same "silt stop without a watcher is no error" 0 "$code"
 contains "but says so" "not watched" "$out"
 
+# ---- a run that waits for a set which the server refuses
+
+start_silt "$TMP/watch.out" "$TMP/watch.err" --json watch
+wait_until 20 is_said ready
+for i in 1 2 3 4; do
+    echo "print('theirs $i')" | rest PUT "/v1/sandboxes/$(sandbox)/files/main.py" --data-binary @- >/dev/null
+    echo "print('mine $i')" >main.py
+    # So that it is the run's flush which has the change sent.
+    kill -STOP "$SILT_PID"
+    silt run main.py >"$TMP/run.out" 2>&1 &
+    run=$!
+    sleep 0.2
+    kill -CONT "$SILT_PID"
+    wait "$run"
+    same "conflict $i: the watcher repairs the set, then it runs" "0 mine $i" "$? $(cat "$TMP/run.out")"
+done
+end_silt
+
 # ---- beginning while a command syncs
 
 flock .silt/lock sleep 0.5 &
