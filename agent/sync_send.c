@@ -19,6 +19,14 @@
 #define CONFLICTS_LISTED 1000    /* by the server, at most */
 #define SLOWEST_BYTES_PER_MS 128 /* 1 Mbit/s */
 
+static bool has_waiting(const struct sync *s)
+{
+    const struct sync_set *set = s->flying;
+    while (set && set->call)
+        set = set->next;
+    return set != NULL;
+}
+
 static void set_done(void *ctx, int result, struct client_response *response, const struct err *e);
 
 static void unlist(struct sync *s, struct sync_set *set)
@@ -191,9 +199,10 @@ static void set_done(void *ctx, int result, struct client_response *response, co
         fail(s, SYNC_REBASE, e);
     } else if (result < 0)
         fail(s, SYNC_FATAL, e);
-    else
-        s->away = false;
     unlist(s, set);
+    /* Another set may have lost its connection meanwhile: it waits to be sent again. */
+    if (result == 0)
+        s->away = has_waiting(s);
     sync_set_free(set);
     if (s->flying_count == 0 && s->send_begin_ns) {
         s->send_ns += io_now_ns() - s->send_begin_ns;

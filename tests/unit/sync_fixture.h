@@ -61,6 +61,8 @@ struct fake {
     uint64_t content_bytes;
     /* What to do next. */
     unsigned break_answers; /* apply, then close the connection without an answer */
+    /* Of two sets under way, close the second's connection, then answer the first. */
+    enum { FAKE_NO_CUT, FAKE_CUT_SECOND, FAKE_WAS_CUT } cut_second;
     bool refuse_lease;
 };
 
@@ -500,8 +502,34 @@ static bool fake_get(FILE *in, struct fake_request *req)
     return true;
 }
 
+/* False: this one is cut. The parent tells which of the two it is. */
+static bool fake_cut_second(struct fake *f, const struct fake_request *req)
+{
+    if (!strstr(req->line, "/changes"))
+        return true;
+    (void)pthread_mutex_lock(&f->lock);
+    const uint8_t *begin = (const uint8_t *)req->body.data + 13, *parent = begin + 1 + begin[0] + 8;
+    bool second = false;
+    for (int i = 0; i < 8; i++)
+        second = second || parent[i] != 0;
+    bool cut = f->cut_second == FAKE_CUT_SECOND && second;
+    if (cut)
+        f->cut_second = FAKE_WAS_CUT;
+    while (f->cut_second == FAKE_CUT_SECOND) {
+        (void)pthread_mutex_unlock(&f->lock);
+        (void)usleep(1000);
+        (void)pthread_mutex_lock(&f->lock);
+    }
+    (void)pthread_mutex_unlock(&f->lock);
+    if (!cut && !second)
+        (void)usleep(50000); /* so that the client hears of the cut first */
+    return !cut;
+}
+
 static bool fake_answer(struct fake *f, int fd, const struct fake_request *req)
 {
+    if (!fake_cut_second(f, req))
+        return false;
     (void)pthread_mutex_lock(&f->lock);
     f->requests++;
     bool changes = strstr(req->line, "/changes") != NULL;

@@ -5,7 +5,7 @@
 
 #include <fcntl.h>
 
-#include "agent/sync.h"
+#include "agent/sync_internal.h"
 #include "shared/tree.h"
 
 #include "shared/banned.h"
@@ -428,6 +428,37 @@ static void test_lost_answer(void **state)
     assert_int_equal(f->fake->requests, 0);
 }
 
+/* A watcher's second set loses its connection, then the first is acknowledged: the second is still due.
+ */
+static void test_second_set_cut(void **state)
+{
+    struct fixture *f = *state;
+    struct err e = ERR_INIT;
+    char name[8];
+    size_t size = 900 * 1000;
+    uint8_t *data = malloc(size);
+    assert_non_null(data);
+    for (unsigned i = 0; i < 6; i++) {
+        fill_random(data, size, i + 1);
+        (void)snprintf(name, sizeof(name), "f%u", i);
+        make_file(f, name, data, size);
+    }
+    free(data);
+    struct sync *s = open_sync(f);
+    s->patient = true;
+    f->fake->cut_second = FAKE_CUT_SECOND;
+    assert_true(sync_scan(s, &e) > 0);
+    assert_int_equal(sync_start(s, &e), 0);
+    for (int i = 0; i < 1000 && sync_busy(s); i++) {
+        assert_true(client_step(f->client, NULL, 0, 10, &e) >= 0);
+        if (s->away && f->fake->cut_second == FAKE_WAS_CUT && s->flying_count == 1)
+            assert_int_equal(sync_resend(s, &e), 0);
+    }
+    assert_false(sync_busy(s));
+    sync_close(s);
+    expect_equal(f, 0);
+}
+
 /* Killed after the set was applied and before the index knew: nothing is lost or taken for a
  * conflict. */
 static void test_killed_between(void **state)
@@ -591,6 +622,7 @@ int main(void)
         TEST(test_other_kinds),
         TEST(test_many_and_large),
         TEST(test_both_sides),
+        TEST(test_second_set_cut),
         TEST(test_deleted_and_changed),
         TEST(test_deleted_and_changed),
         TEST(test_epoch_and_lost_index),
