@@ -53,6 +53,7 @@ class Model:
         self.outside = {}     # name → {path beneath: Node}, folders that were moved out
         self.other = {}       # path → set of Entry: what others made of a path of the project
         self.products = []
+        self.lately = {}      # path → set of Entry: all that they made of it since the last quiet point
         self.writing = {}     # path → how many runs under way may write it
 
     # ---- questions
@@ -91,8 +92,10 @@ class Model:
             self.written(name)
 
     def drop(self, path):
+        """Deleted, or moved away. What others made of it stays where the deletion was never due: the
+        path may have come and gone here without ever having been sent."""
         for p in self.beneath(path):
-            for entry in self.other.pop(p, ()):
+            for entry in self.other.pop(p, set()) | self.lately.get(p, set()):
                 if entry.kind == FILE:
                     self.products.append(Product(p, entry.digest, False))
             del self.nodes[p]
@@ -112,6 +115,7 @@ class Model:
         """`entry` ABSENT: they deleted it."""
         if path in self.nodes:
             self.other.setdefault(path, set()).add(entry)
+            self.lately.setdefault(path, set()).add(entry)
             return
         if sure:
             self.products = [p for p in self.products if path not in p.paths]
@@ -163,6 +167,7 @@ class Model:
             else:
                 self.other[path] = {o for o in self.other[path]
                                     if o[:2] == found.get(path, ABSENT)[:2]}
+        self.lately.clear()
         for product in list(self.products):
             there = {p for p in product.paths
                      if p not in self.nodes and found.get(p, ABSENT).digest == product.digest}
