@@ -72,13 +72,13 @@ def is_log(data):
 def fault(name, data):
     """What is wrong with a file of this name and content, or None.
 
-    a, x, t  replaced as a whole: always a version
+    a, x     replaced as a whole: always a version
     p        written in place, at most a page at once: a version, or empty
     l        appended to: whole lines; others make versions of it
-    others   of fixed content, or made by programs, which may be seen at work
+    others   of fixed content, made by programs, or a temporary (t) that is still being written
     """
     kind = name[:1] if name[1:2].isdigit() else 'o'
-    if kind in 'axt' and not is_version(data):
+    if kind in 'ax' and not is_version(data):
         return 'is no whole version'
     if kind == 'p' and data and not is_version(data):
         return 'is no whole version and not empty'
