@@ -119,6 +119,8 @@ class Model:
             return
         if sure:
             self.products = [p for p in self.products if path not in p.paths]
+        for product in self.products:
+            product.sure = product.sure and path not in product.paths
         if entry.kind == FILE:
             self.products.append(Product(path, entry.digest, sure))
 

@@ -214,11 +214,7 @@ class Player:
             return False
         status, text = self.w.rest('DELETE', '/files/' + self.coded(op['path']))
         self.answered('DELETE', status, text, also_full=True)
-        if op['path'] in self.m.nodes:
-            self.m.others_made(op['path'], ABSENT, False)
-        for product in self.m.products:
-            if op['path'] in product.paths:
-                product.sure = False
+        self.m.others_made(op['path'], ABSENT, False)
         return True
 
     def answered(self, method, status, text, also_full=False):
