@@ -203,17 +203,18 @@ static int ask_watcher(
     return r;
 }
 
-/* By the watcher if there is one, else by ourselves; another command may hold the lock for a
- * moment. */
-static int sync_anyhow(struct app *app, json_t **ret, struct err *e)
+/* By the watcher if there is one, else by ourselves; another command may hold the lock for a moment,
+ * or a watcher that is just starting. */
+static int do_anyhow(struct app *app, const char *op, uint32_t default_ms,
+    int (*here)(struct app *, json_t **, struct err *), json_t **ret, struct err *e)
 {
-    uint32_t wait = app->opt.wait_ms ? (uint32_t)app->opt.wait_ms : SYNC_WAIT_DEFAULT_MS;
+    uint32_t wait = app->opt.wait_ms ? (uint32_t)app->opt.wait_ms : default_ms;
 
     for (int attempt = 0;; attempt++) {
-        int r = ask_watcher(app, "sync", wait, ret, e);
+        int r = ask_watcher(app, op, wait, ret, e);
         if (r != -ENOENT && r != -ECONNREFUSED)
             return r;
-        r = sync_here(app, ret, e);
+        r = here(app, ret, e);
         if (r != -EBUSY || attempt == 50)
             return r;
         (void)usleep(100000);
@@ -227,7 +228,7 @@ int cmd_sync(struct app *app)
     int r = app_auto_link(app, &e);
 
     if (r == 0)
-        r = sync_anyhow(app, &totals, &e);
+        r = do_anyhow(app, "sync", SYNC_WAIT_DEFAULT_MS, sync_here, &totals, &e);
     if (r < 0)
         return app_fail(app, &e);
     if (app->opt.json) {
@@ -271,13 +272,10 @@ int cmd_flush(struct app *app)
 {
     struct err e = ERR_INIT;
     json_t *answer = NULL;
-    uint32_t wait = app->opt.wait_ms ? (uint32_t)app->opt.wait_ms : WAIT_DEFAULT_MS;
     int r = app_need_link(app, &e);
 
     if (r == 0)
-        r = ask_watcher(app, "flush", wait, &answer, &e);
-    if (r == -ENOENT || r == -ECONNREFUSED)
-        r = app->linked ? flush_here(app, &answer, &e) : r;
+        r = do_anyhow(app, "flush", WAIT_DEFAULT_MS, flush_here, &answer, &e);
     if (r < 0)
         return app_fail(app, &e);
     out_json(answer);

@@ -216,10 +216,20 @@ for i in 1 2 3 4; do
 done
 end_silt
 
+# ---- flushing while a command syncs
+
+flock .silt/lock sleep 0.5 &
+syncing=$!
+wait_until 5 not flock -n .silt/lock true
+try silt flush
+same "silt flush waits for a command that syncs" 0 "$code"
+wait "$syncing"
+
 # ---- beginning while a command syncs
 
 flock .silt/lock sleep 0.5 &
 syncing=$!
+wait_until 5 not flock -n .silt/lock true
 : >"$TMP/watch.out"
 start_silt "$TMP/watch.out" "$TMP/watch.err" --json watch
 check "a watcher that begins while a command syncs waits for it" wait_until 20 is_said ready
