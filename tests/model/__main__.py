@@ -22,6 +22,7 @@ def arguments():
     p.add_argument('--seeds', type=int, help='at most so many sequences')
     p.add_argument('--ops', type=int, default=60, help='operations in a sequence (default: 60)')
     p.add_argument('--without', default='', help='operations that are left out, by commas')
+    p.add_argument('--more', default='', help='operations that are played ten times as often, by commas')
     p.add_argument('--replay', metavar='FILE', help='play this sequence, one operation a line')
     p.add_argument('--times', type=int, default=1, help='play it so often, or until it fails')
     p.add_argument('--shrink-minutes', type=float, default=5, help='how long a failure is shrunk (default: 5)')
@@ -90,6 +91,8 @@ def main():
         return 0
     for name in filter(None, args.without.split(',')):
         operations.WEIGHTS.pop(name)
+    for name in filter(None, args.more.split(',')):
+        operations.WEIGHTS[name] *= 10
     seed = args.seed if args.seed is not None else random.randrange(10**6)
     first, total, until = seed, 0, time.monotonic() + 60 * args.minutes
     while time.monotonic() < until and (args.seeds is None or seed < first + args.seeds):

@@ -150,7 +150,8 @@ class Player:
             kind == FILE or (kind is None and path.rpartition('/')[2][0] == 'o'))
 
     def o_make(self, op):
-        if not self.writable(op):
+        # On a full disk a program's file may be cut anywhere: what it then is nobody can say.
+        if not self.writable(op) or (self.full and op['how'] != 'delete'):
             return False
         self.o_await(op)
         self.w.cont_watcher()
@@ -269,6 +270,7 @@ class Player:
         """A full disk: what needs no space still answers."""
         if not self.w.can_fill:
             return False
+        self.o_await(op)
         self.w.fill()
         self.full = True
         if self.w.server:
