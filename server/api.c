@@ -284,6 +284,10 @@ bool api_gate(struct http_request *req, uint64_t *ret_max_body, void *ctx)
         [API_BODY_JSON] = api->c.config->json_bytes,
         [API_BODY_UPLOAD] = api->c.config->upload_bytes};
     *ret_max_body = most[call->route->body];
+    /* Whom it is for; where nobody is named, the route stands for all. A run's object may hold all
+     * that it printed. */
+    const char *lane = call->match.param[0] ? call->match.param[0] : call->route->pattern;
+    http_set_lane(req, lane, strlen(lane), call->route->handle == api_run_get);
     return true;
 }
 
@@ -304,6 +308,7 @@ int api_new(const struct api_config *config, struct api **ret, struct err *e)
     api->c = *config;
     api->started_ns = io_now_ns();
     (void)pthread_mutex_init(&api->lock, NULL);
+    (void)pthread_mutex_init(&api->big, NULL);
     (void)pthread_cond_init(&api->less, NULL);
     *ret = api;
     return 0;
@@ -328,6 +333,7 @@ void api_free(struct api *api)
     if (!api)
         return;
     (void)pthread_cond_destroy(&api->less);
+    (void)pthread_mutex_destroy(&api->big);
     (void)pthread_mutex_destroy(&api->lock);
     free(api);
 }

@@ -23,8 +23,9 @@ static void cancel_gone(void *ctx)
 static void answer_waiting(struct run *run, void *ctx)
 {
     struct waiting *w = ctx;
+    const struct call *call = http_note(w->req);
     http_on_close(w->req, NULL, NULL);
-    api_reply_run(w->req, run);
+    api_reply_run(call->api, w->req, run);
     http_unref(w->req);
     run_unref(w->run);
     free(w);

@@ -29,6 +29,7 @@ struct api {
     pthread_mutex_t lock; /* threads */
     pthread_cond_t less;
     unsigned threads;
+    pthread_mutex_t big; /* held while an answer with much output is built */
 };
 
 enum api_body { API_BODY_NONE, API_BODY_JSON, API_BODY_UPLOAD };
@@ -123,7 +124,15 @@ void api_follow(struct call *call, struct run *run, struct run_log *log, json_t 
  * that never started, whose error is the answer otherwise. Takes the run. */
 void api_wait(struct call *call, struct run *run, uint64_t wait_ms, bool asked);
 /* Answer for an ended run: its object, or the error that kept it from starting. */
-void api_reply_run(struct http_request *req, struct run *run);
+void api_reply_run(struct api *api, struct http_request *req, struct run *run);
+
+/* ---- runs with their output (api_output.c) */
+
+/* Answer with the run's object and what it printed. Above 256 KiB of output such answers are built
+ * one at a time, since each may take several times RUN_INLINE_MAX, and wait for their readers in a
+ * file. Blocks meanwhile. */
+void api_reply_output(struct api *api, struct http_request *req, struct run *run, bool ended);
+void api_reply_output_of(struct api *api, struct http_request *req, const char *id);
 
 /* ---- handlers */
 void api_sandbox_create(struct call *call);

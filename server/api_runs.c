@@ -52,18 +52,15 @@ void api_run_get(struct call *call)
     uint64_t wait_ms = 0;
     struct err e = ERR_INIT;
     struct run *run = NULL;
-    json_t *object = NULL;
     int r = api_query_number(call, "wait_ms", EXEC_WAIT_MS_MAX, &wait_ms, &e);
     if (r == 0 && wait_ms > 0 && exec_find(call->api->c.exec, call->match.param[0], &run) == 0) {
         api_wait(call, run, wait_ms, true);
         return;
     }
-    if (r == 0)
-        r = exec_object(call->api->c.exec, call->match.param[0], true, &object, &e);
     if (r < 0)
         api_fail(call->req, &e, NULL);
     else
-        api_reply(call, 200, object);
+        api_reply_output_of(call->api, call->req, call->match.param[0]);
 }
 
 void api_run_cancel(struct call *call)

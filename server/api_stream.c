@@ -251,18 +251,16 @@ struct waiter {
     atomic_bool gone;
 };
 
-void api_reply_run(struct http_request *req, struct run *run)
+void api_reply_run(struct api *api, struct http_request *req, struct run *run)
 {
     const struct err *error = run_error(run);
-    json_t *object = run_object(run, true);
     if (!error) {
-        api_reply_to(req, 200, object);
+        api_reply_output(api, req, run, true);
         return;
     }
     json_t *details = json_pack("{s:s}", "run", run_id(run));
     if (error->refusal == PROTO_BARRIER_TIMEOUT || error->refusal == PROTO_BARRIER_REFUSED)
         err_ignore(json_object_set_new(details, "pending", run_pending(run)));
-    json_decref(object);
     api_fail(req, error, details);
 }
 
@@ -285,9 +283,9 @@ static void *wait_main(void *ctx)
     }
     http_on_close(w->req, NULL, NULL);
     if (ended && !w->asked)
-        api_reply_run(w->req, w->run);
+        api_reply_run(api, w->req, w->run);
     else
-        api_reply_to(w->req, 200, run_object(w->run, true));
+        api_reply_output(api, w->req, w->run, ended);
     http_unref(w->req);
     run_unref(w->run);
     free(w);

@@ -255,12 +255,12 @@ static int check_host(const struct auth *a, const struct auth_request *req, stru
     struct sockaddr_storage address;
     if (!req->host || !split_host(req->host, strlen(req->host), name, port))
         return err_refuse(
-            e, PROTO_FORBIDDEN, "The request needs a Host header that names this server");
+            e, PROTO_FORBIDDEN_ORIGIN, "The request needs a Host header that names this server");
     /* A literal address cannot be rebound: that of our end of the connection is ours. */
     if (is_loopback_name(name) || strcmp(name, a->listen_host) == 0 || is_listed(a, name) ||
         (req->local && parse_address(name, &address) && same_address(&address, req->local)))
         return 0;
-    return err_refuse(e, PROTO_FORBIDDEN,
+    return err_refuse(e, PROTO_FORBIDDEN_ORIGIN,
         "'%.100s' is not a name of this server; add it to the server's list of hosts if it should "
         "be",
         name);

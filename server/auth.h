@@ -7,7 +7,7 @@
  *
  * In order:
  * 1. Host must name this server: a loopback name or address, the address listened on, or a name
- *    listed in `hosts` (compared by name, any port): refuses DNS rebinding. PROTO_FORBIDDEN.
+ *    listed in `hosts` (compared by name, any port): refuses DNS rebinding. PROTO_FORBIDDEN_ORIGIN.
  * 2. A browser's foreign page is refused: Origin present and neither same as Host (name and port)
  * nor listed (by name), Origin "null", or Sec-Fetch-Site other than same-origin or none, unless
  *    Origin is a listed one. PROTO_FORBIDDEN_ORIGIN.

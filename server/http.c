@@ -58,6 +58,7 @@ static void dispatch(struct http_request *req)
 {
     pthread_mutex_lock(&req->lock);
     req->dispatched = true;
+    req->job.slow = req->job.slow || !req->body_complete;
     pthread_mutex_unlock(&req->lock);
     if (http_pool_push(req->server->pool, &req->job) == 0)
         return;

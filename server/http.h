@@ -105,6 +105,10 @@ int64_t *http_connection_mark(struct http_request *req);
 /* The gate's own note for the handler (an authenticated identity, a route), freed with `drop`. */
 void http_set_note(struct http_request *req, void *note, void (*drop)(void *));
 void *http_note(const struct http_request *req);
+/* In the gate: whom the request is for (a sandbox, a run, a peer), so that requests for one keep
+ * only a quarter of the worker threads while their bodies are still to come; see http_pool.h. Of
+ * heavy ones that holds whatever their body is. */
+void http_set_lane(struct http_request *req, const void *key, size_t len, bool heavy);
 
 /* Declared length, or UINT64_MAX when chunked; 0 when there is none. */
 uint64_t http_body_length(const struct http_request *req);

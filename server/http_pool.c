@@ -12,6 +12,9 @@ struct http_pool {
     pthread_cond_t work;
     struct http_job *first, **last;
     unsigned queued, idle, threads, max_threads;
+    struct tally {
+        unsigned running, waiting;
+    } slow, lanes[HTTP_POOL_LANES]; /* of slow jobs: all, and by lane; [0] is not counted */
     bool stopping;
     pthread_t ids[];
 };
@@ -31,13 +34,62 @@ int http_pool_new(
     return 0;
 }
 
+static unsigned quarters(unsigned all, unsigned n)
+{
+    unsigned part = (unsigned)((uint64_t)all * n / 4);
+    return part ? part : 1;
+}
+
+/* NULL for a job that belongs to no lane. */
+static struct tally *lane_of(struct http_pool *p, const struct http_job *job)
+{
+    return job->lane ? &p->lanes[job->lane % HTTP_POOL_LANES] : NULL;
+}
+
+static bool may_start(struct http_pool *p, const struct http_job *job)
+{
+    const struct tally *lane = lane_of(p, job);
+    return !job->slow || (p->slow.running < quarters(p->max_threads, 3) &&
+                             (!lane || lane->running < quarters(p->max_threads, 1)));
+}
+
+static bool may_wait(struct http_pool *p, const struct http_job *job)
+{
+    const struct tally *lane = lane_of(p, job);
+    if (p->queued >= HTTP_POOL_QUEUE_MAX)
+        return false;
+    return !job->slow || (p->slow.waiting < quarters(HTTP_POOL_QUEUE_MAX, 3) &&
+                             (!lane || lane->waiting < quarters(HTTP_POOL_QUEUE_MAX, 1)));
+}
+
+/* More or fewer slow jobs run and wait. */
+static void count(struct http_pool *p, const struct http_job *job, int running, int waiting)
+{
+    struct tally *lane = lane_of(p, job);
+    if (!job->slow)
+        return;
+    p->slow.running += (unsigned)running;
+    p->slow.waiting += (unsigned)waiting;
+    if (lane) {
+        lane->running += (unsigned)running;
+        lane->waiting += (unsigned)waiting;
+    }
+}
+
+/* The first job that may start, or NULL. */
 static struct http_job *take(struct http_pool *p)
 {
-    struct http_job *job = p->first;
-    p->first = job->next;
-    if (!p->first)
-        p->last = &p->first;
+    struct http_job **at = &p->first;
+    while (*at && !may_start(p, *at))
+        at = &(*at)->next;
+    struct http_job *job = *at;
+    if (!job)
+        return NULL;
+    *at = job->next;
+    if (p->last == &job->next)
+        p->last = at;
     p->queued--;
+    count(p, job, 1, -1);
     return job;
 }
 
@@ -45,18 +97,23 @@ static void *worker(void *arg)
 {
     struct http_pool *p = arg;
     pthread_mutex_lock(&p->lock);
-    for (;;) {
-        while (!p->first && !p->stopping) {
+    while (!p->stopping) {
+        struct http_job *job = take(p);
+        if (!job) {
             p->idle++;
             pthread_cond_wait(&p->work, &p->lock);
             p->idle--;
+            continue;
         }
-        if (p->stopping)
-            break;
-        struct http_job *job = take(p);
+        /* The job is gone when it has run. */
+        struct http_job kind = *job;
         pthread_mutex_unlock(&p->lock);
         p->ops.run(job);
         pthread_mutex_lock(&p->lock);
+        count(p, &kind, -1, 0);
+        /* This thread takes the next job, which need not be the one that may start only now. */
+        if (kind.slow && p->slow.waiting > 0 && p->idle > 0)
+            pthread_cond_signal(&p->work);
     }
     pthread_mutex_unlock(&p->lock);
     return NULL;
@@ -78,7 +135,7 @@ int http_pool_push(struct http_pool *p, struct http_job *job)
     pthread_mutex_lock(&p->lock);
     if (p->stopping) {
         r = -ESHUTDOWN;
-    } else if (p->queued >= HTTP_POOL_QUEUE_MAX) {
+    } else if (!may_wait(p, job)) {
         r = -EAGAIN;
     } else {
         p->queued++;
@@ -90,6 +147,7 @@ int http_pool_push(struct http_pool *p, struct http_job *job)
             job->next = NULL;
             *p->last = job;
             p->last = &job->next;
+            count(p, job, 0, 1);
             if (p->idle > 0)
                 pthread_cond_signal(&p->work);
         }

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "shared/hash.h"
 #include "shared/io.h"
 #include "shared/log.h"
 #include "shared/num.h"
@@ -226,6 +227,19 @@ static const struct {
     {"OPTIONS", HTTP_OPTIONS},
 };
 
+/* Headers that decide something and of which the first alone would be believed: a second one, which
+ * a proxy before us may have believed instead, is refused. */
+static const char *const singular[] = {"Origin", "Sec-Fetch-Site", "Authorization", "Silt-Protocol",
+    "Content-Type", "Content-Encoding", "Upload-Offset", "Range"};
+
+static bool repeats(const struct walk *w)
+{
+    unsigned n = 0;
+    for (size_t i = 0; i < sizeof(singular) / sizeof(singular[0]) && n < 2; i++)
+        (void)only(w, singular[i], &n);
+    return n > 1;
+}
+
 static enum http_method method_by_name(const char *name)
 {
     for (size_t i = 0; i < sizeof(METHODS) / sizeof(METHODS[0]); i++)
@@ -315,6 +329,11 @@ int http_request_read_head(struct http_request *req, struct MHD_Connection *mhd,
         w.why = "A header line is malformed.";
     if (!w.why && !is_token(method))
         w.why = "The method is malformed.";
+    /* What we know of the target ends at a NUL, a proxy's view of it may not. */
+    if (!w.why && method + strlen(method) + 1 + strlen(req->target) + 1 != version)
+        w.why = "The request line is malformed.";
+    if (!w.why && repeats(&w))
+        w.why = "A header that decides something stands there twice.";
     if (!w.why)
         w.why = check_framing(req, &w, strcmp(version, "HTTP/1.1") == 0);
     req->unframed = w.why != NULL;
@@ -385,6 +404,14 @@ void http_set_note(struct http_request *req, void *note, void (*drop)(void *))
 void *http_note(const struct http_request *req)
 {
     return req->note;
+}
+
+void http_set_lane(struct http_request *req, const void *key, size_t len, bool heavy)
+{
+    struct hash h;
+    hash_buf(key, len, &h);
+    memcpy(&req->job.lane, h.b, sizeof(req->job.lane));
+    req->job.slow = heavy;
 }
 
 /* ---- the client leaves */

@@ -54,6 +54,11 @@ refused 'smuggling: a chunk of -2' "${POST}Transfer-Encoding: chunked\r\n\r\n-2\
 refused 'smuggling: a chunk of 2^68' "${POST}Transfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\n{}\r\n0\r\n\r\n"
 refused 'a continued header' "GET /v1/info HTTP/1.1\r\n$HOST\r\nX: a\r\n b\r\n\r\n"
 refused 'bare line feeds' "GET /v1/info HTTP/1.1\n$HOST\n\n"
+refused 'a NUL in the target' "GET /v1/in\0fo HTTP/1.1\r\n$HOST\r\n\r\n"
+refused 'a NUL behind the target' "GET /v1/info\0 HTTP/1.1\r\n$HOST\r\n\r\n"
+for name in Origin Sec-Fetch-Site Authorization Content-Type; do
+    refused "two headers $name" "GET /v1/info HTTP/1.1\r\n$HOST\r\n$name: none\r\n$name: none\r\n\r\n"
+done
 refused 'a NUL in a header' "GET /v1/info HTTP/1.1\r\n$HOST\r\nX: a\0b\r\n\r\n"
 refused 'a bare carriage return' "GET /v1/info HTTP/1.1\r\n$HOST\r\nX: a\rY: b\r\n\r\n"
 refused 'two hosts' "GET /v1/info HTTP/1.1\r\n$HOST\r\n$HOST\r\n\r\n"
@@ -67,7 +72,7 @@ refused 'thousands of headers' "GET /v1/info HTTP/1.1\r\n$HOST\r\n$(printf 'a: b
 # A web page, a rebound name, a neighbour on this machine
 for name in evil.example 127.0.0.1.evil.example localhost.evil.example 127.1 2130706433 a@127.0.0.1 0.0.0.0; do
     call GET /v1/info -H "Host: $name"
-    expect "rebinding: the host $name" 403
+    expect "rebinding: the host $name" 403 forbidden_origin
 done
 for origin in null http://evil.example "http://$SILT_SERVER.evil.example" http://localhost:1 file:// "http://a@$SILT_SERVER"; do
     call POST /v1/sandboxes -H "Origin: $origin" -H 'Content-Type: text/plain' -d '{}'

@@ -90,19 +90,19 @@ static const struct row {
     {"silt.example:443", NULL, NULL, PROTO_OK}, /* listed */
     {"Silt.Example", NULL, NULL, PROTO_OK},     /* listed, other case */
     /* rebinding and nonsense */
-    {"evil.example:7458", NULL, NULL, PROTO_FORBIDDEN},
-    {"localhost.evil.example", NULL, NULL, PROTO_FORBIDDEN},
-    {"127.0.0.1.evil.example", NULL, NULL, PROTO_FORBIDDEN},
-    {"10.1.2.4", NULL, NULL, PROTO_FORBIDDEN}, /* an address, but not ours */
-    {"xsilt.example", NULL, NULL, PROTO_FORBIDDEN},
-    {NULL, NULL, NULL, PROTO_FORBIDDEN}, /* HTTP/1.0 without Host */
-    {"", NULL, NULL, PROTO_FORBIDDEN},
-    {"localhost:", NULL, NULL, PROTO_FORBIDDEN},      /* no port after the colon */
-    {"localhost:99999", NULL, NULL, PROTO_FORBIDDEN}, /* no such port */
-    {"localhost:80:80", NULL, NULL, PROTO_FORBIDDEN},
-    {"[::1", NULL, NULL, PROTO_FORBIDDEN},
-    {"[::1]x", NULL, NULL, PROTO_FORBIDDEN},
-    {"user@localhost", NULL, NULL, PROTO_FORBIDDEN},
+    {"evil.example:7458", NULL, NULL, PROTO_FORBIDDEN_ORIGIN},
+    {"localhost.evil.example", NULL, NULL, PROTO_FORBIDDEN_ORIGIN},
+    {"127.0.0.1.evil.example", NULL, NULL, PROTO_FORBIDDEN_ORIGIN},
+    {"10.1.2.4", NULL, NULL, PROTO_FORBIDDEN_ORIGIN}, /* an address, but not ours */
+    {"xsilt.example", NULL, NULL, PROTO_FORBIDDEN_ORIGIN},
+    {NULL, NULL, NULL, PROTO_FORBIDDEN_ORIGIN}, /* HTTP/1.0 without Host */
+    {"", NULL, NULL, PROTO_FORBIDDEN_ORIGIN},
+    {"localhost:", NULL, NULL, PROTO_FORBIDDEN_ORIGIN},      /* no port after the colon */
+    {"localhost:99999", NULL, NULL, PROTO_FORBIDDEN_ORIGIN}, /* no such port */
+    {"localhost:80:80", NULL, NULL, PROTO_FORBIDDEN_ORIGIN},
+    {"[::1", NULL, NULL, PROTO_FORBIDDEN_ORIGIN},
+    {"[::1]x", NULL, NULL, PROTO_FORBIDDEN_ORIGIN},
+    {"user@localhost", NULL, NULL, PROTO_FORBIDDEN_ORIGIN},
     /* pages */
     {"localhost:7458", "http://localhost:7458", "same-origin", PROTO_OK},
     {"localhost:7458", "http://LOCALHOST:7458", NULL, PROTO_OK},
@@ -126,7 +126,7 @@ static const struct row {
     {"localhost:7458", NULL, "", PROTO_FORBIDDEN_ORIGIN},
     {"localhost:7458", "http://localhost:7458", "cross-site", PROTO_FORBIDDEN_ORIGIN},
     /* the first rule that fails names the reason */
-    {"evil.example", "http://evil.example", "same-origin", PROTO_FORBIDDEN},
+    {"evil.example", "http://evil.example", "same-origin", PROTO_FORBIDDEN_ORIGIN},
 };
 
 static void test_pages(void **state)

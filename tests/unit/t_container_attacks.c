@@ -160,7 +160,7 @@ static void test_host_is_not_visible(void **state)
     static struct run r;
     char script[512];
     SH(f, &r,
-        "for p in /home /root /etc/shadow /etc/ssh /var/lib /boot /opt /srv /mnt "
+        "for p in /usr/local/etc/* /home /root /etc/shadow /etc/ssh /var/lib /boot /opt /srv /mnt "
         "/sys/kernel /sys/fs /proc/kcore_; do [ -e $p ] && echo $p; done; "
         "cut -d: -f1 /etc/passwd; hostname; cat /proc/keys; ls /tmp /cache /dev/shm");
     assert_string_equal(r.out, "root\nsilt\nnobody\nsilt\n/cache:\n\n/dev/shm:\n\n/tmp:\n");
