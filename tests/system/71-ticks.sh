@@ -39,7 +39,7 @@ cp "$TMP/race.py" race.py
 silt sync >/dev/null 2>&1
 ready() { grep -q ready "$1"; }
 ROUNDS=3
-[ -z "${GUEST:-}" ] || ROUNDS=12
+[ -z "${GUEST:-}" ] || ROUNDS=4
 
 racy=0 stale=''
 for ((i = 0; i < ROUNDS; i++)); do
