@@ -113,6 +113,27 @@ static json_t *totals_json(const struct sync_totals *t)
         "scan_ms", t->scan_ms, "send_ms", t->send_ms, "elapsed_ms", t->elapsed_ms);
 }
 
+static json_t *verified_json(const struct sync_audit_result *v)
+{
+    return json_pack("{s:I, s:I, s:I}", "entries", (json_int_t)v->entries, "repaired",
+        (json_int_t)v->repaired, "by_runs", (json_int_t)v->by_runs);
+}
+
+static void print_verified(const json_t *v)
+{
+    json_int_t entries = json_integer_value(json_object_get(v, "entries")),
+               repaired = json_integer_value(json_object_get(v, "repaired")),
+               by_runs = json_integer_value(json_object_get(v, "by_runs"));
+
+    if (repaired)
+        printf("verified: %lld of %lld entries were not there as they are here, and were sent again\n",
+            (long long)repaired, (long long)entries);
+    else
+        printf("verified: both sides hold the same %lld entries\n", (long long)entries - by_runs);
+    if (by_runs)
+        printf("%lld entries were changed by runs, and left alone\n", (long long)by_runs);
+}
+
 static void print_totals(json_t *t)
 {
     char sent[16];
@@ -121,6 +142,10 @@ static void print_totals(json_t *t)
                moved = json_integer_value(json_object_get(t, "moved")),
                deleted = json_integer_value(json_object_get(t, "deleted"));
     double ms = json_number_value(json_object_get(t, "elapsed_ms"));
+    const json_t *verified = json_object_get(t, "verified");
+
+    if (verified)
+        print_verified(verified);
 
     if (created + updated + moved + deleted == 0) {
         printf("in sync, generation %lld (%.1f ms)\n",
@@ -163,21 +188,44 @@ static int name_pending(struct app *app, struct sync *sync, struct err *e)
     return err_say(e, ETIMEDOUT, "%s%s", why.msg, list.len ? buf_str(&list) : "");
 }
 
+static int scan_and_push(struct sync *sync, struct err *e)
+{
+    int64_t ops = sync_scan(sync, e);
+
+    return ops < 0 ? (int)ops : sync_push(sync, e);
+}
+
+/* Compare, and send again what is missing there. */
+static int verify(struct sync *sync, struct sync_audit_result *ret, struct err *e)
+{
+    int r = sync_audit(sync, ret, e);
+
+    if (r == -ESTALE) {
+        r = scan_and_push(sync, e);
+        if (r == 0)
+            r = sync_audit(sync, ret, e);
+    }
+    return r == 0 && ret->repaired ? sync_push(sync, e) : r;
+}
+
 static int sync_here(struct app *app, json_t **ret, struct err *e)
 {
     struct talk talk;
     struct sync *sync = NULL;
     struct sync_totals totals;
+    struct sync_audit_result verified;
     int r = open_sync(app, &talk, &sync, e);
 
     limit_wait(app, SYNC_WAIT_DEFAULT_MS);
-    if (r == 0) {
-        int64_t ops = sync_scan(sync, e);
-        r = ops < 0 ? (int)ops : sync_push(sync, e);
-        progress_clear(&talk.progress);
-        if (r == -ETIMEDOUT)
-            r = name_pending(app, sync, e);
-    }
+    if (r == 0 && app->opt.verify)
+        sync_doubt(sync);
+    if (r == 0)
+        r = scan_and_push(sync, e);
+    if (r == 0 && app->opt.verify)
+        r = verify(sync, &verified, e);
+    progress_clear(&talk.progress);
+    if (r == -ETIMEDOUT && sync)
+        r = name_pending(app, sync, e);
     uint64_t sent = 0, received = 0;
     if (r == 0)
         sync_totals(sync, &totals);
@@ -189,6 +237,8 @@ static int sync_here(struct app *app, json_t **ret, struct err *e)
         totals.bytes_received += received;
         *ret = totals_json(&totals);
     }
+    if (r == 0 && app->opt.verify)
+        (void)json_object_set_new(*ret, "verified", verified_json(&verified));
     sync_close(sync);
     return r;
 }
@@ -196,7 +246,8 @@ static int sync_here(struct app *app, json_t **ret, struct err *e)
 static int ask_watcher(
     const struct app *app, const char *op, uint32_t timeout_ms, json_t **ret, struct err *e)
 {
-    json_t *ask = json_pack("{s:s, s:i}", "op", op, "timeout_ms", (int)timeout_ms);
+    json_t *ask = json_pack("{s:s, s:i, s:b}", "op", op, "timeout_ms", (int)timeout_ms, "verify",
+        app->opt.verify);
     int r = control_request(app->root, ask, timeout_ms + 1000, ret, e);
 
     json_decref(ask);

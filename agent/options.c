@@ -49,6 +49,7 @@ SWITCH(no_sync)
 SWITCH(yes)
 SWITCH(steal)
 SWITCH(allow_empty)
+SWITCH(verify)
 SWITCH(follow)
 SWITCH(all)
 TEXT(dir)
@@ -140,6 +141,8 @@ static const struct option_spec specs[] = {
     {0, "steal", NULL, LINKING, "take the sandbox over from another linked folder", set_steal},
     {0, "allow-empty", NULL, CMD_SYNC | CMD_WATCH | CMD_RUN,
         "let an emptied project empty the workspace", set_allow_empty},
+    {0, "verify", NULL, CMD_SYNC,
+        "read every file again and prove that both sides are the same", set_verify},
     {0, "timeout", "10s", CMD_FLUSH | CMD_SYNC, "give up after this long", set_wait},
     {'f', "follow", NULL, CMD_LOGS, "go on while the run goes on", set_follow},
     {'a', "all", NULL, CMD_PS, "runs of every sandbox", set_all},

@@ -32,7 +32,7 @@ struct options {
     bool tty, detach, no_sync;
     /* linking and syncing */
     const char *sandbox, *language;
-    bool yes, steal, allow_empty;
+    bool yes, steal, allow_empty, verify;
     const char *run_file; /* watch --run FILE */
     const char *on[OPTIONS_ON_MAX]; /* watch --on GLOB */
     size_t on_count;

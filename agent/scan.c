@@ -151,6 +151,8 @@ static int compare(struct scanner *s, const char *path, const struct tree_stat *
         return 0;
     }
     bool same = known && looks_the_same(known, st);
+    if (st->kind == TREE_FILE && s->config->doubt)
+        same = false;
     if (st->kind == TREE_SYMLINK && !same && !symlink_stays(s, path)) {
         skip(s, path, "it is a symlink that leads out of the project");
         return 0;

@@ -44,6 +44,7 @@ struct scan_config {
     const struct tree *tree;
     struct ignore *rules;
     const struct manifest *known;
+    bool doubt; /* every file is CHANGED, whatever its time stamps say */
     /* A path that is left out or could not be read, and a sentence. May be NULL. */
     void (*skipped)(void *ctx, const char *path, const char *why);
     /* Each folder that was entered, before what it holds ("" = the root). May be NULL. */

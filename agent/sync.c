@@ -142,6 +142,7 @@ static struct scan_config scan_config_of(struct sync *s)
         .known = index_manifest(s->index),
         .skipped = on_skipped,
         .entered = on_entered,
+        .doubt = s->doubt,
         .ctx = s,
     };
 }
@@ -202,6 +203,7 @@ static int64_t scan_into_plan(struct sync *s, const char *const *paths, size_t c
         return err_say(e, ENOENT,
             "the folder %s was moved or replaced: nothing was deleted in the sandbox",
             s->link.root);
+    s->doubt = s->doubt && paths;
     int r = paths ? scan_paths(&config, paths, count, &found, e) : scan_all(&config, &found, e);
     if (r == 0)
         r = check_emptied(s, &found, e);
@@ -237,6 +239,11 @@ int64_t sync_scan_paths(struct sync *s, const char *const *paths, size_t count, 
 {
     int r = make_contact(s, e);
     return r < 0 ? r : scan_into_plan(s, paths, count, e);
+}
+
+void sync_doubt(struct sync *s)
+{
+    s->doubt = true;
 }
 
 /* ---- plan: items → sets with numbers */

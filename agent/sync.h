@@ -86,6 +86,21 @@ int sync_result(struct sync *s, struct err *e) WARN_UNUSED;
 /* sync_start and client_step until nothing is under way; 0 or the first error. */
 int sync_push(struct sync *s, struct err *e) WARN_UNUSED;
 
+/*
+ * Hold the index against the server's manifest, when nothing is under way. Paths that the server has
+ * otherwise, though no run wrote them, are planned: sync_push sends them again (the local version
+ * wins, and is reported as a conflict where there is another). -EAGAIN: the workspace changed all
+ * the while; -ESTALE: it is another one by now, sync_scan compares everything.
+ */
+struct sync_audit_result {
+    size_t entries;  /* that were compared */
+    size_t repaired; /* that the server had lost or changed */
+    size_t by_runs;  /* that runs changed: left alone */
+};
+int sync_audit(struct sync *s, struct sync_audit_result *ret, struct err *e) WARN_UNUSED;
+/* The next scan trusts no time stamp: every file is read again. */
+void sync_doubt(struct sync *s);
+
 void sync_totals(const struct sync *s, struct sync_totals *ret);
 void sync_totals_reset(struct sync *s);
 

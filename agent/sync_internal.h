@@ -9,6 +9,7 @@
  *     sync_set.c    operations → the body of one request, in memory or streamed
  *     sync_send.c   sets in flight, their answers
  *     sync_base.c   first contact, another epoch, repair after a refusal
+ *     sync_audit.c  do both sides hold the same?
  *     sync_sig.c    signatures of what was sent, made while there is time
  *     sync_survey.c before a first sync: what would be sent
  *     sync_watch.c  the watcher's loop
@@ -145,6 +146,11 @@ struct sync {
     struct sync_sig_job *jobs;
     size_t job_count;
 
+    bool doubt;                             /* the next scan trusts no time stamp */
+    bool audited;                           /* these two digests differ by what runs did: */
+    struct hash audited_mine, audited_there;
+    size_t audited_by_runs;
+
     struct sync_totals totals;
     uint64_t started_ns, scan_ns, send_ns, send_begin_ns;
     uint64_t files_total, files_done, bytes_total, bytes_done;
@@ -219,6 +225,14 @@ int sync_rebase(struct sync *s, struct err *e) WARN_UNUSED;
 int sync_repair(struct sync *s, struct err *e) WARN_UNUSED;
 /* Take the writer lease if that was asked for and is not done yet. */
 int sync_steal(struct sync *s, struct err *e) WARN_UNUSED;
+
+/* ---- sync_audit.c */
+struct sync_audit;
+/* A part of sync_audit, at most one request: 1 call again, 0 done, <0 ended. Between the first call and
+ * the last the index must not change: drop it where it does. */
+int sync_audit_step(struct sync *s, struct sync_audit **audit, struct sync_audit_result *ret,
+    struct err *e) WARN_UNUSED;
+void sync_audit_drop(struct sync_audit **audit); /* NULL is fine */
 
 /* ---- sync_sig.c */
 /* `sig` is taken: block hashes of this content, which were made with a delta, or NULL. */

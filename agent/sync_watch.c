@@ -16,7 +16,6 @@
 
 #define NS_PER_MS UINT64_C(1000000)
 #define POLL_NS (2000 * NS_PER_MS) /* folders without a watch */
-#define AUDIT_NS (10 * 60 * 1000 * NS_PER_MS)
 #define BACKOFF_FIRST_NS (100 * NS_PER_MS)
 #define BACKOFF_MOST_NS (5000 * NS_PER_MS)
 #define TURN_MS_MOST 1000
@@ -205,6 +204,7 @@ static void learn(struct sync_loop *l)
     struct err e = ERR_INIT;
     if (s->trouble == SYNC_FINE || s->flying_count)
         return;
+    sync_audit_drop(&l->audit);
     struct err why = s->error;
     bool fatal = s->trouble == SYNC_FATAL;
     int r = sync_recover(s, &e);
@@ -243,7 +243,6 @@ static void scan_everything(struct sync_loop *l)
 {
     struct err e = ERR_INIT;
     l->rescan = l->look_around = false;
-    l->audit_at_ns = io_now_ns() + AUDIT_NS;
     watch_sweep_begin(l->watch);
     int64_t n = sync_scan(l->s, &e);
     if (n < 0) {
@@ -325,12 +324,16 @@ static void scan_and_send(struct sync_loop *l)
         return;
     if (now >= l->poll_at_ns || l->look_around)
         look_around(l);
-    if (l->rescan || now >= l->audit_at_ns)
+    if (sync_loop_audit_due(l))
+        sync_loop_audit_begin(l);
+    if (l->rescan)
         scan_everything(l);
     if (!l->stop && !l->rescan)
         scan_due(l);
     if (s->unsettled && !s->flying_count && sync_take_unsettled(s, &e) < 0)
         take_failure(l, &e);
+    if (s->fresh_count)
+        sync_audit_drop(&l->audit);
     if (s->fresh_count && !l->burst_ns)
         l->burst_ns = now;
     if (!l->stop && s->fresh_count && sync_start(s, &e) < 0)
@@ -379,13 +382,13 @@ static void tell(struct sync_loop *l)
 static bool use_idle_time(struct sync_loop *l)
 {
     struct err e = ERR_INIT;
-    if (sync_busy(l->s) || l->s->away || settle_count(l->settle))
+    if (!sync_loop_is_clean(l) || sync_busy(l->s))
         return false;
     if (l->s->jobs)
         return sync_sig_step(l->s) || true;
     if (index_tidy(l->s->index, &e) < 0)
         set_problem(l, e.msg);
-    return false;
+    return sync_loop_audit_step(l);
 }
 
 /* ---- waiting */
@@ -462,7 +465,6 @@ static int run(struct sync_loop *l, struct err *e)
     l->s->changed = sync_loop_changed;
     l->s->changed_ctx = l;
     l->s->patient = true;
-    l->rescan = true;
     if (r == 0)
         scan_and_send(l);
     while (r == 0 && !l->stop && !(l->config->stop && *l->config->stop))
@@ -477,6 +479,7 @@ int sync_watch(struct sync *s, const struct sync_watch_config *config, struct er
     struct err own = ERR_INIT;
     struct sync_loop l = {
         .s = s, .config = config, .e = e ? e : &own, .begun_wall_ns = io_wall_ns()};
+    sync_loop_audit_begin(&l);
     l.settle = settle_new();
     int r = l.settle ? run(&l, l.e) : err_set(e, ENOMEM, "watch the project");
     s->entered = NULL;
@@ -486,6 +489,7 @@ int sync_watch(struct sync *s, const struct sync_watch_config *config, struct er
         sync_loop_end_runs(&l);
     sync_loop_drop_waiters(&l);
     json_decref(l.changed);
+    sync_audit_drop(&l.audit);
     control_close(l.control);
     watch_close(l.watch);
     settle_free(l.settle);

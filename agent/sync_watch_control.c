@@ -73,6 +73,11 @@ static struct sync_waiter *begin_wait(
     l->look_around = l->look_around || polled;
     /* What could not be sent then may be possible now. */
     l->rescan = l->rescan || l->problem[0];
+    if (wants_ack && json_is_true(json_object_get(request, "verify"))) {
+        w->verify = true;
+        sync_doubt(l->s);
+        sync_loop_audit_begin(l);
+    }
     if (!arm_cookie(l, w))
         return NULL;
     /* Somebody waits: a server that was away is tried at once. */
@@ -182,6 +187,10 @@ static void answer_sync(struct sync_loop *l, struct sync_waiter *w)
             "bytes_received", (json_int_t)t.bytes_received, "content_bytes",
             (json_int_t)t.content_bytes, "conflicts", (int)t.conflicts, "skipped", (int)t.skipped,
             "scan_ms", t.scan_ms, "send_ms", t.send_ms, "elapsed_ms", t.elapsed_ms));
+    if (w->verify)
+        (void)json_object_set_new(answer, "verified",
+            json_pack("{s:I,s:I,s:I}", "entries", (json_int_t)l->audited.entries, "repaired",
+                (json_int_t)l->audited.repaired, "by_runs", (json_int_t)l->audited.by_runs));
     control_answer(l->control, w->peer, answer);
     drop(w);
 }
@@ -194,7 +203,11 @@ static void step_waiter(struct sync_loop *l, struct sync_waiter *w, uint64_t now
         sync_barrier(l->s, &client, &w->seq);
     }
     bool acked = !sync_busy(l->s) || index_state(l->s->index)->acked_seq >= w->seq;
-    if (w->started && l->problem[0] && !l->s->flying_count)
+    if (w->verify)
+        acked = !sync_busy(l->s) && !l->compare;
+    if (w->verify && acked && l->audit_error[0])
+        answer_error(l, w, EIO, l->audit_error);
+    else if (w->started && l->problem[0] && !l->s->flying_count)
         answer_error(l, w, EIO, l->problem);
     else if (w->started && w->run && (!w->wants_ack || acked))
         sync_loop_run(l, w);

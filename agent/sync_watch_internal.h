@@ -29,6 +29,7 @@ struct sync_waiter {
     uint64_t seq;
     uint64_t deadline_ns;
     struct sync_totals before; /* as of the request */
+    bool verify;               /* and answered after an audit */
 };
 
 struct sync_loop {
@@ -43,6 +44,11 @@ struct sync_loop {
     bool rescan;      /* everything must be scanned */
     bool look_around; /* the folders without watches must be scanned */
     uint64_t poll_at_ns, audit_at_ns;
+    bool compare;             /* hold the index against the server's digests when there is time */
+    struct sync_audit *audit; /* begun; ends where the index changes */
+    unsigned audit_tries;
+    struct sync_audit_result audited; /* the latest */
+    char audit_error[ERR_MSG_BYTES];  /* "" = it was possible */
     uint64_t retry_at_ns, backoff_ns; /* while the server is away */
     bool said_away, said_ready, said_polling;
     uint64_t burst_ns;           /* when the first change of this burst was taken up; 0: no burst */
@@ -68,6 +74,12 @@ bool sync_loop_is_clean(const struct sync_loop *l);
 /* What happened since `before`. */
 void sync_loop_since(
     const struct sync_loop *l, const struct sync_totals *before, struct sync_totals *ret);
+
+/* Scan everything and compare, as soon as there is time. */
+void sync_loop_audit_begin(struct sync_loop *l);
+bool sync_loop_audit_due(const struct sync_loop *l);
+/* In idle time: a part of a comparison that is wanted. True: there is more to do at once. */
+bool sync_loop_audit_step(struct sync_loop *l);
 
 control_handler sync_loop_request; /* ctx: the loop */
 /* Answer the commands whose time has come. */
