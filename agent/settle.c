@@ -2,7 +2,6 @@
 #include "agent/settle.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,11 +28,41 @@ struct settle {
 static const uint64_t wait_us[] = {
     [SETTLE_WRITTEN] = 0,
     [SETTLE_NEW] = SETTLE_NEW_US,
+    [SETTLE_PASSING] = SETTLE_PASSING_US,
     [SETTLE_ARRIVED] = 0,
     [SETTLE_MODIFIED] = SETTLE_QUIET_US,
     [SETTLE_GONE] = SETTLE_GONE_US,
     [SETTLE_LEFT] = SETTLE_PAIR_US,
 };
+
+/* The six random characters of mkstemp, at the end. */
+static bool ends_randomly(const char *name, size_t len)
+{
+    unsigned upper = 0, lower = 0, digits = 0;
+    for (size_t i = len - 6; i < len; i++) {
+        upper += name[i] >= 'A' && name[i] <= 'Z';
+        lower += name[i] >= 'a' && name[i] <= 'z';
+        digits += name[i] >= '0' && name[i] <= '9';
+    }
+    return upper + lower + digits == 6 && (upper > 0) + (lower > 0) + (digits > 0) > 1;
+}
+
+bool settle_is_passing(const char *name)
+{
+    static const char *const ends[] = {".tmp", ".temp", ".part", ".new", ".bak", "~"};
+    size_t len = strlen(name);
+    if (strstr(name, ".tmp.") || strstr(name, ".tmp-") || strncmp(name, ".tmp", 4) == 0 ||
+        strncmp(name, "tmp", 3) == 0 || strncmp(name, ".!", 2) == 0)
+        return true;
+    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+        size_t n = strlen(ends[i]);
+        if (len > n && strcmp(name + len - n, ends[i]) == 0)
+            return true;
+    }
+    if (len == 9 && strncmp(name, "sed", 3) == 0)
+        return ends_randomly(name, len);
+    return len > 8 && (name[0] == '.' || name[len - 7] == '.') && ends_randomly(name, len);
+}
 
 struct settle *settle_new(void)
 {

@@ -5,6 +5,7 @@
  *
  *     closed after writing, moved here    at once: whoever saved is done (leading edge)
  *     … under a name that was not known   after 5 ms: it may be a temporary that is renamed at once
+ *     … that looks like one           after 100 ms: the same, for writers that take their time
  *     written to and still open           after 30 ms without a further write
  *     deleted                             after 10 ms, for it is often written anew at once
  *     moved away                          when its other half arrives, or after 50 ms
@@ -14,6 +15,7 @@
 #ifndef AGENT_SETTLE_H
 #define AGENT_SETTLE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +23,7 @@
 
 #define SETTLE_QUIET_US 30000
 #define SETTLE_NEW_US 5000
+#define SETTLE_PASSING_US 100000
 #define SETTLE_GONE_US 10000
 #define SETTLE_PAIR_US 50000
 #define SETTLE_CAP_US 150000
@@ -30,11 +33,16 @@
 enum settle_hint {
     SETTLE_WRITTEN,  /* complete: closed after writing, a symlink, a changed mode */
     SETTLE_NEW,      /* complete, as WRITTEN, but its name was not known before */
+    SETTLE_PASSING,  /* as NEW, and named like something that will be renamed at once */
     SETTLE_ARRIVED,  /* moved here */
     SETTLE_MODIFIED, /* changed, but maybe not for the last time */
     SETTLE_GONE,     /* deleted */
     SETTLE_LEFT,     /* moved away */
 };
+
+/* Is this a file's name as programs make it that write beside a file and rename: "x.py.tmp.4711.8f3a",
+ * "x.tmp", "sedAb12Cd", ".x.py.AbC123", "x.part"? Such a file is synced if it stays. */
+bool settle_is_passing(const char *name);
 
 struct settle_event {
     const char *path;

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "agent/sync_watch_internal.h"
@@ -15,11 +16,9 @@
 #include "shared/banned.h"
 
 #define NS_PER_MS UINT64_C(1000000)
-#define POLL_NS (2000 * NS_PER_MS) /* folders without a watch */
 #define BACKOFF_FIRST_NS (100 * NS_PER_MS)
 #define BACKOFF_MOST_NS (5000 * NS_PER_MS)
 #define TURN_MS_MOST 1000
-#define PATHS_AT_ONCE 4096
 #define FDS_MAX (CONTROL_PEERS_MAX + 2)
 #define LAST_WORDS_NS (2000 * NS_PER_MS) /* at the end, for what is in flight */
 
@@ -31,8 +30,7 @@ static void say(
     sync_loop_tell(l, sync_said_json(what, totals, text));
 }
 
-/* Said once until it changes; told by `silt status` as long as it lasts. */
-static void set_problem(struct sync_loop *l, const char *text)
+void sync_loop_problem(struct sync_loop *l, const char *text)
 {
     if (strcmp(l->problem, text) == 0)
         return;
@@ -67,83 +65,9 @@ bool sync_loop_is_clean(const struct sync_loop *l)
            l->s->trouble == SYNC_FINE && !l->s->unsettled && !l->s->away;
 }
 
-/* ---- hearing */
-
-static bool is_rule_file(const char *path)
-{
-    const char *name = path_base(path);
-    return strcmp(name, IGNORE_GITIGNORE) == 0 || strcmp(name, IGNORE_SILTIGNORE) == 0;
-}
-
-static void on_path(struct sync_loop *l, const struct watch_event *event)
-{
-    static const enum settle_hint hints[] = {
-        [WATCH_WRITTEN] = SETTLE_WRITTEN,
-        [WATCH_MODIFIED] = SETTLE_MODIFIED,
-        [WATCH_ARRIVED] = SETTLE_ARRIVED,
-        [WATCH_GONE] = SETTLE_GONE,
-        [WATCH_LEFT] = SETTLE_LEFT,
-        [WATCH_DIR] = SETTLE_WRITTEN,
-    };
-    struct settle_event fed = {
-        .path = event->path, .hint = hints[event->kind], .cookie = event->cookie};
-    const struct manifest_entry *known = manifest_get(index_manifest(l->s->index), event->path);
-    struct tree_stat st;
-    /* Editors' temporaries and the like cost no scan. What is known is never dropped here. */
-    if (!known && event->kind != WATCH_DIR && ignore_find(l->s->rules, event->path, false, NULL))
-        return;
-    /* After a problem (an emptied project) it is not known any more what is unsent. */
-    if (is_rule_file(event->path) || l->problem[0])
-        l->rescan = true;
-    /* sed -i and its like write beside the file and rename: the other name is nobody's business. */
-    if (event->kind == WATCH_WRITTEN && !known)
-        fed.hint = SETTLE_NEW;
-    if (event->kind == WATCH_LEFT && known)
-        fed.ino = known->ino;
-    if (event->kind == WATCH_ARRIVED && tree_stat(l->s->tree, event->path, &st, NULL) == 0)
-        fed.ino = st.ino;
-    if (!l->heard_ns)
-        l->heard_ns = io_now_ns();
-    if (settle_feed(l->settle, &fed, io_now_ns() / 1000) < 0)
-        l->rescan = true;
-}
-
-static void on_event(void *ctx, const struct watch_event *event)
-{
-    struct sync_loop *l = ctx;
-    if (event->kind == WATCH_COOKIE) {
-        sync_loop_cookie(l, event->number);
-    } else if (event->kind == WATCH_RESCAN) {
-        l->rescan = true;
-        sync_loop_renew_cookies(l);
-    } else if (event->kind == WATCH_ROOT_GONE) {
-        if (!tree_same(l->s->tree, l->s->link.root)) {
-            l->stop = true;
-            l->result = err_say(l->e, ENOENT,
-                "the folder %s was moved or deleted: the watcher ends, nothing was deleted in the "
-                "sandbox",
-                l->s->link.root);
-        }
-    } else if (strcmp(event->path, LINK_DIR) == 0) {
-        if (event->kind == WATCH_GONE || event->kind == WATCH_LEFT) {
-            l->stop = true;
-            l->result =
-                err_say(l->e, ENOENT, "%s/.silt was removed: the watcher ends", l->s->link.root);
-        }
-    } else {
-        on_path(l, event);
-    }
-}
-
-static void on_entered(void *ctx, const char *path)
-{
-    struct sync_loop *l = ctx;
-    watch_add(l->watch, path);
-}
-
 /* ---- trouble */
 
-static bool is_passing(const struct err *e)
+bool sync_loop_is_passing(const struct err *e)
 {
     static const int codes[] = {ECONNREFUSED, ECONNRESET, ECONNABORTED, ETIMEDOUT, EHOSTUNREACH,
         ENETUNREACH, ENETDOWN, EPIPE, EAGAIN};
@@ -181,16 +105,14 @@ static void go_away_for_now(struct sync_loop *l)
     go_away(l, why);
 }
 
-/* A scan or a send failed. What passes is tried again; what a change of the tree can cure (an
- * emptied project) is told; the rest ends the loop. */
-static void take_failure(struct sync_loop *l, const struct err *e)
+void sync_loop_fail(struct sync_loop *l, const struct err *e)
 {
-    if (is_passing(e)) {
+    if (sync_loop_is_passing(e)) {
         l->rescan = true;
         go_away(l, e->msg);
     } else if (e->code == ENOTEMPTY || e->code == ENOSPC || e->refusal == PROTO_NO_SPACE ||
                e->refusal == PROTO_TOO_LARGE) {
-        set_problem(l, e->msg);
+        sync_loop_problem(l, e->msg);
     } else {
         l->stop = true;
         l->result = -e->code;
@@ -211,9 +133,9 @@ static void learn(struct sync_loop *l)
     s->trouble = SYNC_FINE;
     s->error = (struct err)ERR_INIT;
     if (fatal)
-        take_failure(l, &why);
+        sync_loop_fail(l, &why);
     else if (r < 0)
-        take_failure(l, &e);
+        sync_loop_fail(l, &e);
     else if (s->away)
         l->rescan = true;
 }
@@ -231,114 +153,10 @@ static void retry(struct sync_loop *l)
     if (io_now_ns() < l->retry_at_ns)
         return;
     if (sync_resend(s, &e) < 0)
-        take_failure(l, &e);
+        sync_loop_fail(l, &e);
     /* Until an answer says otherwise the next try is later still. */
     l->backoff_ns = l->backoff_ns * 2 > BACKOFF_MOST_NS ? BACKOFF_MOST_NS : l->backoff_ns * 2;
     l->retry_at_ns = io_now_ns() + l->backoff_ns;
-}
-
-/* ---- scanning */
-
-static void scan_everything(struct sync_loop *l)
-{
-    struct err e = ERR_INIT;
-    l->rescan = l->look_around = false;
-    watch_sweep_begin(l->watch);
-    int64_t n = sync_scan(l->s, &e);
-    if (n < 0) {
-        take_failure(l, &e);
-        return;
-    }
-    watch_sweep_end(l->watch);
-    if (!l->said_away)
-        set_problem(l, "");
-}
-
-static void look_around(struct sync_loop *l)
-{
-    struct err e = ERR_INIT;
-    size_t count = 0;
-    const char *const *polled = watch_polled(l->watch, &count);
-    l->look_around = false;
-    l->poll_at_ns = io_now_ns() + POLL_NS;
-    if (!count)
-        return;
-    /* The scan adds and drops polled folders: it gets a copy of the names. */
-    struct sync_names *names = NULL;
-    for (size_t i = 0; i < count; i++)
-        (void)sync_names_add(&names, polled[i]);
-    CLEANUP(freep) const char **paths = sync_names_list(names, &count);
-    if (paths && sync_scan_paths(l->s, paths, count, &e) < 0)
-        take_failure(l, &e);
-    sync_names_free(&names);
-}
-
-/* A file with several names was changed under one of them: the others changed too, and inotify does
- * not say so. */
-static void add_other_names(struct sync_loop *l, const char *path)
-{
-    struct tree_stat st;
-    size_t count = 0;
-    if (tree_stat(l->s->tree, path, &st, NULL) < 0 || st.kind != TREE_FILE || st.nlink < 2)
-        return;
-    CLEANUP(freep)
-    const struct manifest_entry **all = manifest_sorted(index_manifest(l->s->index), &count);
-    for (size_t i = 0; all && i < count; i++) {
-        if (all[i]->ino == st.ino && all[i]->kind == TREE_FILE && strcmp(all[i]->path, path) != 0)
-            (void)sync_names_add(&l->s->unsettled, all[i]->path);
-    }
-}
-
-static void scan_due(struct sync_loop *l)
-{
-    struct err e = ERR_INIT;
-    char *paths[PATHS_AT_ONCE];
-    size_t count = settle_take(l->settle, io_now_ns() / 1000, paths, PATHS_AT_ONCE);
-    if (count == 0)
-        return;
-    if (!l->seen_ns)
-        l->seen_ns = l->heard_ns;
-    if (!settle_count(l->settle))
-        l->heard_ns = 0;
-    for (size_t i = 0; i < count; i++)
-        add_other_names(l, paths[i]);
-    if (sync_scan_paths(l->s, (const char *const *)paths, count, &e) < 0) {
-        /* Which paths these were is known no more. */
-        l->rescan = is_passing(&e);
-        take_failure(l, &e);
-    }
-    for (size_t i = 0; i < count; i++)
-        free(paths[i]);
-}
-
-/* Look at what is dirty and send it, unless enough is in flight: then more is collected meanwhile.
- */
-static void scan_and_send(struct sync_loop *l)
-{
-    struct sync *s = l->s;
-    struct err e = ERR_INIT;
-    uint64_t now = io_now_ns();
-    if (s->away && now < l->retry_at_ns)
-        return;
-    if (s->trouble != SYNC_FINE || s->queue || s->flying_count >= SYNC_SETS_IN_FLIGHT)
-        return;
-    if (now >= l->poll_at_ns || l->look_around)
-        look_around(l);
-    if (sync_loop_audit_due(l))
-        sync_loop_audit_begin(l);
-    if (l->rescan)
-        scan_everything(l);
-    if (!l->stop && !l->rescan)
-        scan_due(l);
-    if (s->unsettled && !s->flying_count && sync_take_unsettled(s, &e) < 0)
-        take_failure(l, &e);
-    if (s->fresh_count)
-        sync_audit_drop(&l->audit);
-    if (s->fresh_count && !l->burst_ns)
-        l->burst_ns = now;
-    if (!l->stop && s->fresh_count && sync_start(s, &e) < 0)
-        take_failure(l, &e);
-    sync_loop_tell_changed(l);
 }
 
 /* ---- telling */
@@ -387,7 +205,7 @@ static bool use_idle_time(struct sync_loop *l)
     if (l->s->jobs)
         return sync_sig_step(l->s) || true;
     if (index_tidy(l->s->index, &e) < 0)
-        set_problem(l, e.msg);
+        sync_loop_problem(l, e.msg);
     return sync_loop_audit_step(l);
 }
 
@@ -419,7 +237,7 @@ static int wait_and_hear(struct sync_loop *l, int timeout_ms)
     if (r < 0)
         return r;
     do
-        r = watch_drain(l->watch, on_event, l, l->e);
+        r = watch_drain(l->watch, sync_loop_hear, l, l->e);
     while (r == 1 && !l->stop);
     if (r < 0)
         return r;
@@ -438,7 +256,7 @@ static int turn(struct sync_loop *l)
         return r;
     learn(l);
     retry(l);
-    scan_and_send(l);
+    sync_loop_scan(l);
     tell(l);
     sync_loop_answer(l);
     sync_loop_tend_runs(l);
@@ -460,13 +278,13 @@ static int run(struct sync_loop *l, struct err *e)
     int r = watch_open(l->s->tree, l->s->dir_fd, &l->watch, e);
     if (r == 0)
         r = control_listen(l->s->dir_fd, &l->control, e);
-    l->s->entered = on_entered;
+    l->s->entered = sync_loop_entered;
     l->s->entered_ctx = l;
     l->s->changed = sync_loop_changed;
     l->s->changed_ctx = l;
     l->s->patient = true;
     if (r == 0)
-        scan_and_send(l);
+        sync_loop_scan(l);
     while (r == 0 && !l->stop && !(l->config->stop && *l->config->stop))
         r = turn(l);
     if (r == 0)

@@ -42,7 +42,8 @@ static void tell_repaired(struct sync_loop *l)
     if (!l->audited.repaired)
         return;
     (void)snprintf(text, sizeof(text),
-        "an audit found %zu paths that the server did not have as they are here: they are sent again",
+        "an audit found %zu paths that the server did not have as they are here: they are sent "
+        "again",
         l->audited.repaired);
     if (l->config->said)
         l->config->said(l->config->ctx, SYNC_SAID_PROBLEM, NULL, text);

@@ -286,10 +286,10 @@ static void do_status(struct sync_loop *l, uint64_t peer, const json_t *request)
             (json_int_t)watch_count(l->watch), "polled_directories", (json_int_t)polled, "pending",
             (json_int_t)pending, "files", (json_int_t)manifest_count(known), "bytes",
             (json_int_t)manifest_bytes(known), "since", text_time(l->begun_wall_ns, since)));
-    (void)json_object_update_new(answer,
-        json_pack("{s:o,s:{s:o,s:o,s:o}}", "pending_paths", pending_of(l), "times", "saves",
-            times_of(&l->saves), "first_outputs", times_of(&l->first_outputs), "results",
-            times_of(&l->results)));
+    (void)json_object_update_new(
+        answer, json_pack("{s:o,s:{s:o,s:o,s:o}}", "pending_paths", pending_of(l), "times", "saves",
+                    times_of(&l->saves), "first_outputs", times_of(&l->first_outputs), "results",
+                    times_of(&l->results)));
     control_answer(l->control, peer, answer);
 }
 

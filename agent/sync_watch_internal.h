@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What agent/sync_watch.c (the loop), sync_watch_control.c (its commands) and sync_watch_run.c (runs
- * and followers) share.
+ * What agent/sync_watch.c (the loop), sync_watch_hear.c (events), sync_watch_scan.c (what is looked
+ * at), sync_watch_audit.c, sync_watch_control.c (its commands) and sync_watch_run.c (runs and
+ * followers) share.
  */
 #ifndef AGENT_SYNC_WATCH_INTERNAL_H
 #define AGENT_SYNC_WATCH_INTERNAL_H
@@ -19,10 +20,10 @@ struct sync_relay;
 
 /* A command that waits for its answer. */
 struct sync_waiter {
-    uint64_t peer;   /* 0: free */
-    bool wants_ack;  /* `sync`: acknowledged, not only on its way */
-    json_t *run;     /* `run`: the exec request that is sent then; owned */
-    bool stream;     /* … is answered by a stream */
+    uint64_t peer;  /* 0: free */
+    bool wants_ack; /* `sync`: acknowledged, not only on its way */
+    json_t *run;    /* `run`: the exec request that is sent then; owned */
+    bool stream;    /* … is answered by a stream */
     uint64_t asked_ns;
     uint64_t cookie; /* what must be seen first; 0: seen */
     bool started;    /* everything dirty then is on its way: seq says until where */
@@ -74,6 +75,22 @@ bool sync_loop_is_clean(const struct sync_loop *l);
 /* What happened since `before`. */
 void sync_loop_since(
     const struct sync_loop *l, const struct sync_totals *before, struct sync_totals *ret);
+
+/* Said once until it changes; told by `silt status` as long as it lasts. "": it is over. */
+void sync_loop_problem(struct sync_loop *l, const char *text);
+/* Will this failure pass by itself? */
+bool sync_loop_is_passing(const struct err *e);
+/* A scan or a send failed. What passes is tried again; what a change of the tree can cure (an
+ * emptied project) is told; the rest ends the loop. */
+void sync_loop_fail(struct sync_loop *l, const struct err *e);
+
+watch_sink sync_loop_hear; /* ctx: the loop */
+
+/* A scan enters a folder (struct sync.entered; ctx: the loop): it is watched first. */
+void sync_loop_entered(void *ctx, const char *path);
+/* Look at what is dirty and send it, unless enough is in flight: then more is collected meanwhile.
+ */
+void sync_loop_scan(struct sync_loop *l);
 
 /* Scan everything and compare, as soon as there is time. */
 void sync_loop_audit_begin(struct sync_loop *l);

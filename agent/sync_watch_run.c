@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Runs that go through the watcher: the exec request leaves beside the change sets it waits for, over
- * connections that are open already, and what the server sends is passed on as it comes. A command
- * that reads slowly slows its own run down and nobody else.
+ * Runs that go through the watcher: the exec request leaves beside the change sets it waits for,
+ * over connections that are open already, and what the server sends is passed on as it comes. A
+ * command that reads slowly slows its own run down and nobody else.
  */
 #include "agent/sync_watch_internal.h"
 
@@ -72,8 +72,8 @@ static json_t *end_of(int result, const struct err *e)
         result < 0 && e->refusal != PROTO_OK ? proto_error_info(e->refusal)->name : NULL;
     if (result == 0)
         return json_pack("{s:{s:i}}", "end", "errno", 0);
-    return json_pack("{s:{s:i,s:s,s:s?}}", "end", "errno", -result, "message", e->msg, "refusal",
-        refusal);
+    return json_pack(
+        "{s:{s:i,s:s,s:s?}}", "end", "errno", -result, "message", e->msg, "refusal", refusal);
 }
 
 static void relay_done(void *ctx, int result, struct client_response *response, const struct err *e)
@@ -100,8 +100,7 @@ static int relay_start(struct sync_relay *relay, struct err *e)
         .on_data = relay_data,
         .ctx = relay,
     };
-    return client_start(
-        relay->loop->s->config.client, &req, relay_done, relay, &relay->call, e);
+    return client_start(relay->loop->s->config.client, &req, relay_done, relay, &relay->call, e);
 }
 
 void sync_loop_run(struct sync_loop *l, struct sync_waiter *w)

@@ -12,8 +12,8 @@
 
 #include <inotifytools/inotify.h>
 #include <inotifytools/inotifytools.h>
-#include <uthash.h>
 
+#include "agent/watch_table.h"
 #include "shared/io.h"
 #include "shared/num.h"
 #include "shared/path.h"
@@ -29,19 +29,10 @@
 #define WATCHES_PERCENT 80 /* of what the user may have; others want some too */
 #define NAME_BYTES 160
 
-struct folder {
-    int wd;
-    char *path;
-    bool dead; /* removed by us, its IN_IGNORED is still to come */
-    uint32_t sweep;
-    UT_hash_handle by_wd, by_path; /* by_path: live ones only */
-};
-
 struct watch {
     const struct tree *tree;
     int silt_fd, fd;
-    struct folder *wds, *paths;
-    size_t live;
+    struct watch_table folders;
     int cookie_wd;
     uint64_t serial; /* for names that the library has not seen */
     uint64_t cookie_number;
@@ -51,6 +42,7 @@ struct watch {
     char **polled;
     size_t polled_count, polled_cap;
     char problem[256];
+    bool lost_cookies; /* their folder is gone */
 };
 
 /* ---- the library */
@@ -115,44 +107,11 @@ static int library_add(struct watch *w, int dir_fd)
     return wd >= 0 ? wd : -EIO;
 }
 
-/* ---- the table */
+/* ---- folders with a watch */
 
-static struct folder *by_path(const struct watch *w, const char *path)
+static void drop(struct watch *w, struct watch_folder *f)
 {
-    struct folder *f = NULL;
-    HASH_FIND(by_path, w->paths, path, strlen(path), f);
-    return f;
-}
-
-static struct folder *by_wd(const struct watch *w, int wd)
-{
-    struct folder *f = NULL;
-    HASH_FIND(by_wd, w->wds, &wd, sizeof(wd), f);
-    return f;
-}
-
-/* It is no longer a folder of ours; its number stays known until the kernel says that it is unused.
- */
-static void make_dead(struct watch *w, struct folder *f)
-{
-    if (f->dead)
-        return;
-    f->dead = true;
-    HASH_DELETE(by_path, w->paths, f);
-    w->live--;
-}
-
-static void forget(struct watch *w, struct folder *f)
-{
-    make_dead(w, f);
-    HASH_DELETE(by_wd, w->wds, f);
-    free(f->path);
-    free(f);
-}
-
-static void drop(struct watch *w, struct folder *f)
-{
-    make_dead(w, f);
+    watch_table_make_dead(&w->folders, f);
     /* Not through the library, which prints where the kernel was quicker. Its entry stays behind.
      */
     (void)inotify_rm_watch(w->fd, f->wd);
@@ -161,10 +120,11 @@ static void drop(struct watch *w, struct folder *f)
 
 static void drop_tree(struct watch *w, const char *path)
 {
-    struct folder *f, *next;
-    if (!by_path(w, path))
+    struct watch_folder *f, *next;
+    if (!watch_table_by_path(&w->folders, path))
         return; /* nothing beneath a folder is watched without it */
-    HASH_ITER(by_path, w->paths, f, next) {
+    for (f = watch_table_first(&w->folders); f; f = next) {
+        next = watch_table_next(f);
         if (path_beneath(path, f->path))
             drop(w, f);
     }
@@ -172,30 +132,10 @@ static void drop_tree(struct watch *w, const char *path)
 
 static void forget_all(struct watch *w)
 {
-    struct folder *f, *next;
-    HASH_ITER(by_wd, w->wds, f, next)
-        forget(w, f);
+    watch_table_clear(&w->folders);
     for (size_t i = 0; i < w->polled_count; i++)
         free(w->polled[i]);
     w->polled_count = 0;
-}
-
-static int put_folder(struct watch *w, int wd, const char *path)
-{
-    struct folder *f = by_wd(w, wd);
-    if (f)
-        forget(w, f); /* the same folder under another name: this one is newer */
-    f = calloc(1, sizeof(*f));
-    if (!f || !(f->path = strdup(path))) {
-        free(f);
-        return -ENOMEM;
-    }
-    f->wd = wd;
-    f->sweep = w->sweep;
-    HASH_ADD(by_wd, w->wds, wd, sizeof(f->wd), f);
-    HASH_ADD_KEYPTR(by_path, w->paths, f->path, strlen(f->path), f);
-    w->live++;
-    return 0;
 }
 
 /* ---- folders without a watch */
@@ -237,7 +177,7 @@ static void stop_polling(struct watch *w, const char *path)
 
 void watch_add(struct watch *w, const char *path)
 {
-    struct folder *f = by_path(w, path);
+    struct watch_folder *f = watch_table_by_path(&w->folders, path);
     CLEANUP(fd_closep) int fd = -1;
     if (f) {
         f->sweep = w->sweep;
@@ -245,10 +185,11 @@ void watch_add(struct watch *w, const char *path)
     }
     if (tree_open_dir(w->tree, path, &fd, NULL) < 0)
         return;
-    int wd = w->live * 100 >= w->max_watches * WATCHES_PERCENT ? -ENOSPC : library_add(w, fd);
+    int wd =
+        w->folders.live * 100 >= w->max_watches * WATCHES_PERCENT ? -ENOSPC : library_add(w, fd);
     if (wd < 0) {
         poll_instead(w, path);
-    } else if (put_folder(w, wd, path) == 0) {
+    } else if (watch_table_put(&w->folders, wd, path, w->sweep) == 0) {
         stop_polling(w, path);
     }
 }
@@ -260,8 +201,9 @@ void watch_sweep_begin(struct watch *w)
 
 void watch_sweep_end(struct watch *w)
 {
-    struct folder *f, *next;
-    HASH_ITER(by_path, w->paths, f, next) {
+    struct watch_folder *f, *next;
+    for (f = watch_table_first(&w->folders); f; f = next) {
+        next = watch_table_next(f);
         if (f->sweep != w->sweep)
             drop(w, f);
     }
@@ -334,7 +276,7 @@ int watch_fd(const struct watch *w)
 
 size_t watch_count(const struct watch *w)
 {
-    return w->live;
+    return w->folders.live;
 }
 
 const char *const *watch_polled(const struct watch *w, size_t *ret_count)
@@ -384,9 +326,23 @@ static int start_anew(const struct told *t, struct err *e)
     forget_all(w);
     inotifytools_cleanup();
     w->dead_in_library = 0;
+    w->lost_cookies = false;
     int r = start_library(w, e);
     if (r == 0)
         r = watch_cookies(w, e);
+    if (r == 0)
+        tell(t, WATCH_RESCAN, "", 0);
+    return r;
+}
+
+/* Whoever waits for a cookie is told to make another. */
+static int renew_cookies(const struct told *t, struct err *e)
+{
+    t->w->lost_cookies = false;
+    int r = watch_cookies(t->w, e);
+    /* Without `.silt` there is nothing to watch for; the event of its own end says so. */
+    if (r == -ENOENT)
+        return 0;
     if (r == 0)
         tell(t, WATCH_RESCAN, "", 0);
     return r;
@@ -417,13 +373,17 @@ static bool is_made_at_once(const struct watch *w, const char *path)
 static void tell_named(const struct told *t, const struct inotify_event *event, const char *path)
 {
     bool is_dir = event->mask & IN_ISDIR;
+    struct watch_folder *old;
     for (size_t i = 0; i < sizeof(meanings) / sizeof(meanings[0]); i++) {
         if (!(event->mask & meanings[i].mask))
             continue;
         enum watch_kind kind = is_dir ? meanings[i].dir : meanings[i].file;
         /* Whatever was watched under this name is another folder by now. */
-        if (is_dir && !(event->mask & IN_ATTRIB))
+        if (is_dir && (event->mask & (IN_MOVED_FROM | IN_MOVED_TO)))
             drop_tree(t->w, path);
+        else if (is_dir && (event->mask & (IN_DELETE | IN_CREATE)) &&
+                 (old = watch_table_by_path(&t->w->folders, path)))
+            drop(t->w, old); /* an empty one */
         if (!is_dir && (event->mask & IN_CREATE) && is_made_at_once(t->w, path))
             kind = WATCH_WRITTEN;
         tell(t, kind, path, event->cookie);
@@ -446,15 +406,16 @@ static void hear_cookie(const struct told *t, const struct inotify_event *event)
 static void hear(const struct told *t, const struct inotify_event *event)
 {
     struct watch *w = t->w;
-    struct folder *f = by_wd(w, event->wd);
+    struct watch_folder *f = watch_table_by_wd(&w->folders, event->wd);
     if (event->wd == w->cookie_wd) {
         hear_cookie(t, event);
+        w->lost_cookies = w->lost_cookies || (event->mask & IN_IGNORED);
         return;
     }
     if (event->mask & IN_IGNORED) {
         w->dead_in_library += f && !f->dead;
         if (f)
-            forget(w, f);
+            watch_table_forget(&w->folders, f);
         return;
     }
     if (!f) {
@@ -488,7 +449,7 @@ int watch_drain(struct watch *w, watch_sink *sink, void *ctx, struct err *e)
         if (!event) {
             if (w->dead_in_library > DEAD_MAX)
                 return start_anew(&t, e);
-            return 0;
+            return w->lost_cookies ? renew_cookies(&t, e) : 0;
         }
         if (event->mask & IN_Q_OVERFLOW)
             return start_anew(&t, e);
