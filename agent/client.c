@@ -142,24 +142,26 @@ static void set_body(struct client_call *call)
     const struct client_request *req = &call->req;
     const struct client_curl *curl = call->curl;
     CURL *easy = call->easy;
-    curl_off_t len = req->read_body ? -1 : (curl_off_t)req->body_len;
+    bool post = req->body_len > 0 || strcmp(req->method, "POST") == 0;
 
-    if (!req->read_body && req->body_len == 0) {
-        if (strcmp(req->method, "HEAD") == 0)
-            (void)curl->easy_setopt(easy, CURLOPT_NOBODY, 1L);
-        else if (strcmp(req->method, "POST") == 0)
-            (void)curl->easy_setopt(easy, CURLOPT_POSTFIELDS, "");
-        return;
+    if (req->read_body) {
+        bool known = req->stream_len != UINT64_MAX;
+        (void)curl->easy_setopt(easy, CURLOPT_POST, 1L);
+        (void)curl->easy_setopt(
+            easy, CURLOPT_POSTFIELDSIZE_LARGE, known ? (curl_off_t)req->stream_len : (curl_off_t)-1);
+        (void)curl->easy_setopt(easy, CURLOPT_READFUNCTION, client_call_read);
+        (void)curl->easy_setopt(easy, CURLOPT_READDATA, call);
+        (void)curl->easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, UPLOAD_BUFFER_BYTES);
+    } else if (strcmp(req->method, "HEAD") == 0) {
+        (void)curl->easy_setopt(easy, CURLOPT_NOBODY, 1L);
+    } else if (post) {
+        /* libcurl sends what is in memory, up to 64 KiB, together with the head: one packet and one
+         * awakening of the server less; and it sends it again by itself where a kept connection
+         * turns out to be dead. */
+        (void)curl->easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)req->body_len);
+        (void)curl->easy_setopt(easy, CURLOPT_POSTFIELDS, req->body_len ? req->body : "");
+        (void)curl->easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, UPLOAD_BUFFER_BYTES);
     }
-    if (req->read_body && req->stream_len != UINT64_MAX)
-        len = (curl_off_t)req->stream_len;
-    (void)curl->easy_setopt(easy, CURLOPT_POST, 1L);
-    (void)curl->easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, len);
-    (void)curl->easy_setopt(easy, CURLOPT_READFUNCTION, client_call_read);
-    (void)curl->easy_setopt(easy, CURLOPT_READDATA, call);
-    (void)curl->easy_setopt(easy, CURLOPT_SEEKFUNCTION, client_call_seek);
-    (void)curl->easy_setopt(easy, CURLOPT_SEEKDATA, call);
-    (void)curl->easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, UPLOAD_BUFFER_BYTES);
 }
 
 static void set_options(struct client_call *call)

@@ -14,36 +14,13 @@
 size_t client_call_read(char *data, size_t size, size_t count, void *ctx)
 {
     struct client_call *call = ctx;
-    size_t room = size * count;
+    ssize_t n = call->req.read_body(call->req.ctx, data, size * count);
 
-    if (!call->req.read_body) {
-        size_t left = call->req.body_len - call->body_at;
-        size_t n = left < room ? left : room;
-
-        if (n)
-            memcpy(data, (const uint8_t *)call->req.body + call->body_at, n);
-        call->body_at += n;
-        return n;
-    }
-    ssize_t n = call->req.read_body(call->req.ctx, data, room);
     if (n < 0) {
         call->aborted = (int)n;
         return CURL_READFUNC_ABORT;
     }
     return (size_t)n;
-}
-
-/* A kept connection may turn out to be dead only when the request is on it: libcurl then rewinds
- * the body and takes a new one. Only a body in memory can be sent again. */
-int client_call_seek(void *ctx, curl_off_t offset, int origin)
-{
-    struct client_call *call = ctx;
-
-    if (call->req.read_body || origin != SEEK_SET || offset < 0 ||
-        (uint64_t)offset > call->req.body_len)
-        return CURL_SEEKFUNC_CANTSEEK;
-    call->body_at = (size_t)offset;
-    return CURL_SEEKFUNC_OK;
 }
 
 size_t client_call_write(char *data, size_t size, size_t count, void *ctx)

@@ -17,7 +17,6 @@ struct client_call {
     CURL *easy;
     struct curl_slist *headers;
     char *url;
-    size_t body_at;                /* how much of req.body was read */
     int aborted;                   /* -errno of a callback that gave up */
     char message[CURL_ERROR_SIZE]; /* libcurl's own words */
     client_done *done;
@@ -32,7 +31,6 @@ void client_call_free(struct client_call *call);
 
 /* Callbacks for libcurl, ctx = the call. */
 size_t client_call_read(char *data, size_t size, size_t count, void *ctx);
-int client_call_seek(void *ctx, curl_off_t offset, int origin);
 size_t client_call_write(char *data, size_t size, size_t count, void *ctx);
 size_t client_call_header(char *data, size_t size, size_t count, void *ctx);
 

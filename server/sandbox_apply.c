@@ -11,6 +11,9 @@
 
 #include "shared/banned.h"
 
+/* One rename needs no intent: it has happened or it has not. */
+#define INTENT_DEEDS 2
+
 /* One change set on its way. */
 struct applying {
     struct sandbox *sb;
@@ -216,14 +219,11 @@ static void fill_result(struct applying *a, uint64_t generation)
     r->deleted = a->steps.deleted;
 }
 
-/* One rename needs no intent: it has happened or it has not. */
 static int write_intent(struct applying *a, struct err *e)
 {
     CLEANUP(buf_release) struct buf steps;
 
     buf_init(&steps, APPLY_BLOB_MAX);
-    if (a->steps.deeds < 2)
-        return 0;
     int r = apply_encode(&a->steps, &steps, e);
     if (r < 0)
         return r;
@@ -273,6 +273,18 @@ static int commit(struct applying *a, uint64_t generation, struct err *e)
     return 0;
 }
 
+static int plan_in_turn(struct applying *a, struct err *e)
+{
+    int r = make_plan(a, e);
+
+    if (r == 0)
+        r = check_limits(a, e);
+    /* Without an intent to be written first the identity need not be left in between. */
+    if (r == 0 && a->steps.count && a->steps.deeds < INTENT_DEEDS)
+        r = place(a, e);
+    return r;
+}
+
 static int apply_in_turn(struct applying *a, struct err *e)
 {
     struct sandbox *sb = a->sb;
@@ -282,16 +294,16 @@ static int apply_in_turn(struct applying *a, struct err *e)
     a->ret->generation = sb->generation;
     memcpy(a->ret->epoch, sb->epoch, sizeof a->ret->epoch);
     if (r == 0)
-        r = as_owner(a, make_plan, e);
-    if (r == 0)
-        r = check_limits(a, e);
+        r = as_owner(a, plan_in_turn, e);
     if (r < 0)
         return r;
     uint64_t generation = sb->generation + (a->steps.count ? 1 : 0);
     fill_result(a, generation);
-    r = write_intent(a, e);
-    if (r == 0 && a->steps.count)
-        r = as_owner(a, place, e);
+    if (a->steps.deeds >= INTENT_DEEDS) {
+        r = write_intent(a, e);
+        if (r == 0)
+            r = as_owner(a, place, e);
+    }
     if (r == 0)
         r = commit(a, generation, e);
     if (r < 0 && a->intent && store_intent_drop(sb->all->config.store, sb->num, NULL) < 0)

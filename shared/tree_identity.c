@@ -21,35 +21,38 @@
 #define CALL_SETFSGID SYS_setfsgid
 #endif
 
-static uid_t set_uid(uid_t uid)
+static uid_t swap_uid(uid_t uid)
 {
-    (void)syscall(CALL_SETFSUID, uid);
-    return (uid_t)syscall(CALL_SETFSUID, (uid_t)-1);
+    return (uid_t)syscall(CALL_SETFSUID, uid);
 }
 
-static gid_t set_gid(gid_t gid)
+static gid_t swap_gid(gid_t gid)
 {
-    (void)syscall(CALL_SETFSGID, gid);
-    return (gid_t)syscall(CALL_SETFSGID, (gid_t)-1);
+    return (gid_t)syscall(CALL_SETFSGID, gid);
 }
 
 /* The user first: back to root it brings the capabilities that the group may need. */
 static bool restore(struct tree_identity id)
 {
-    bool uid_back = set_uid(id.uid) == id.uid;
-    return set_gid(id.gid) == id.gid && uid_back;
+    (void)swap_uid(id.uid);
+    (void)swap_gid(id.gid);
+    return swap_uid((uid_t)-1) == id.uid && swap_gid((gid_t)-1) == id.gid;
 }
 
 int tree_identity_enter(struct tree_identity id, struct tree_identity *ret_previous, struct err *e)
 {
-    const struct tree_identity previous = {.uid = set_uid((uid_t)-1), .gid = set_gid((gid_t)-1)};
     if (id.uid == (uid_t)-1 || id.gid == (gid_t)-1)
         return err_say(e, EINVAL, "take a file identity: %d is none", -1);
-    *ret_previous = previous;
     /* Without root there is one user, and that user's groups are not ours to choose. */
-    if (geteuid() != 0 && id.uid == geteuid() && id.uid == previous.uid)
+    uid_t self = geteuid();
+    if (self != 0 && id.uid == self && swap_uid((uid_t)-1) == self) {
+        *ret_previous = (struct tree_identity){.uid = self, .gid = swap_gid((gid_t)-1)};
         return 0;
-    if (set_gid(id.gid) == id.gid && set_uid(id.uid) == id.uid)
+    }
+    struct tree_identity previous = {.gid = swap_gid(id.gid)};
+    previous.uid = swap_uid(id.uid);
+    *ret_previous = previous;
+    if (swap_gid((gid_t)-1) == id.gid && swap_uid((uid_t)-1) == id.uid)
         return 0;
     if (!restore(previous))
         abort();
