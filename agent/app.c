@@ -49,6 +49,23 @@ int app_connect(struct app *app, struct err *e)
         &(struct client_config){.server = server, .token = config.token}, &app->client, e);
 }
 
+int app_project_path(const struct app *app, const char *text, char **ret, struct err *e)
+{
+    size_t len = strlen(app->root);
+    const char *base = app->cwd[len] == '/' ? app->cwd + len + 1 : "";
+    int r;
+
+    if (text[0] == '/')
+        r = strncmp(text, app->root, len) == 0 && text[len] == '/'
+                ? path_resolve("", text + len + 1, ret)
+                : -EINVAL;
+    else
+        r = path_resolve(base, text, ret);
+    return r < 0 ? err_say(
+                       e, EINVAL, "'%s' does not lie in the project %s", out_path(text), app->root)
+                 : 0;
+}
+
 static int copied_folder(const struct app *app, struct err *e)
 {
     return err_say(e, EEXIST,

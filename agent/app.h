@@ -50,6 +50,8 @@ int app_need_link(struct app *app, struct err *e) WARN_UNUSED;
 /* As app_need_link, but links an unlinked project (asking where agent/DESIGN.md says so) and tells about it.
  */
 int app_auto_link(struct app *app, struct err *e) WARN_UNUSED;
+/* What a user typed in cwd, as a path of the project at app->root, malloc'd; "" is the root. */
+int app_project_path(const struct app *app, const char *text, char **ret, struct err *e) WARN_UNUSED;
 /* Make a new link to `sandbox` (NULL: a new sandbox is created). */
 int app_make_link(struct app *app, const char *sandbox, struct err *e) WARN_UNUSED;
 /* Print an error the way the user asked for (text or JSON) and return the exit code for it. */
@@ -81,6 +83,7 @@ int cmd_watch(struct app *app);   /* cmd_watch.c */
 int cmd_stop(struct app *app);    /* cmd_watch.c */
 int cmd_status(struct app *app);  /* cmd_status.c */
 int cmd_doctor(struct app *app);  /* cmd_status.c */
+int cmd_pull(struct app *app);    /* cmd_pull.c */
 int cmd_ls(struct app *app);      /* cmd_rest.c */
 int cmd_ps(struct app *app);      /* cmd_rest.c */
 int cmd_kill(struct app *app);    /* cmd_rest.c */

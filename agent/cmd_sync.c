@@ -335,23 +335,6 @@ int cmd_flush(struct app *app)
 
 /* ---- ignored */
 
-static int project_path(const struct app *app, const char *text, char **ret, struct err *e)
-{
-    size_t len = strlen(app->root);
-    const char *base = app->cwd[len] == '/' ? app->cwd + len + 1 : "";
-    int r;
-
-    if (text[0] == '/')
-        r = strncmp(text, app->root, len) == 0 && text[len] == '/'
-                ? path_resolve("", text + len + 1, ret)
-                : -EINVAL;
-    else
-        r = path_resolve(base, text, ret);
-    return r < 0 ? err_say(
-                       e, EINVAL, "'%s' does not lie in the project %s", out_path(text), app->root)
-                 : 0;
-}
-
 int cmd_ignored(struct app *app)
 {
     struct err e = ERR_INIT;
@@ -366,7 +349,7 @@ int cmd_ignored(struct app *app)
     }
     int r = link_find_root(app->cwd, &app->root, &linked, &e);
     if (r == 0)
-        r = project_path(app, app->opt.args[0], &path, &e);
+        r = app_project_path(app, app->opt.args[0], &path, &e);
     if (r == 0)
         r = why_ignored(app->root, path, &ignored, &why, &e);
     if (r < 0)

@@ -22,6 +22,9 @@
  * {"op":"status"}
  *     {"pid","server","sandbox","generation","state":"idle"|"sending"|"away","problem":"…" or null,
  *      "watched_directories","polled_directories","pending","files","bytes","since"}
+ * {"op":"pull"}                   carry out the plan in `.silt/pull` (agent/pull.h), which then says what
+ *     became of each item:
+ *     {"placed":true}
  * {"op":"stop"}                   {"stopping":true}, then the watcher ends
  * {"op":"run","request":{…},"stream":B,"settled":B}   flush, then the exec request {…} with `after`,
  *     beside the change sets it waits for, over the watcher's connections. `stream`: as NDJSON, else

@@ -234,8 +234,17 @@ static int load(struct index *ix, struct err *e)
     return index_rewrite(ix, e);
 }
 
-int index_open(
-    int dir_fd, const char *link_id, const char *sandbox, struct index **ret, struct err *e)
+static int peek(struct index *ix, struct err *e)
+{
+    bool damaged = false;
+    ix->fd = openat(ix->dir_fd, INDEX_FILE, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    ix->manifest = manifest_new();
+    int r = !ix->manifest ? -ENOMEM : ix->fd < 0 ? 0 : read_all(ix, &damaged);
+    return r == -ENOMEM ? err_set(e, ENOMEM, "read '.silt/%s'", INDEX_FILE) : 0;
+}
+
+static int open_by(int (*load_it)(struct index *ix, struct err *e), int dir_fd,
+    const char *link_id, const char *sandbox, struct index **ret, struct err *e)
 {
     struct index *ix = calloc(1, sizeof(*ix));
     if (!ix)
@@ -248,13 +257,25 @@ int index_open(
     if (a >= (int)sizeof(ix->link_id) || b >= (int)sizeof(ix->sandbox))
         r = err_set(e, EINVAL, "link '%s'", link_id);
     if (r == 0)
-        r = load(ix, e);
+        r = load_it(ix, e);
     if (r < 0) {
         index_close(ix);
         return r;
     }
     *ret = ix;
     return 0;
+}
+
+int index_open(
+    int dir_fd, const char *link_id, const char *sandbox, struct index **ret, struct err *e)
+{
+    return open_by(load, dir_fd, link_id, sandbox, ret, e);
+}
+
+int index_peek(
+    int dir_fd, const char *link_id, const char *sandbox, struct index **ret, struct err *e)
+{
+    return open_by(peek, dir_fd, link_id, sandbox, ret, e);
 }
 
 void index_close(struct index *ix)

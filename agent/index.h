@@ -57,6 +57,10 @@ struct index_state {
  */
 int index_open(int dir_fd, const char *link_id, const char *sandbox, struct index **ret,
     struct err *e) WARN_UNUSED;
+/* The index as it lies on the disk, while somebody else holds the lock: only to be looked at and
+ * closed. One that cannot be read is empty. */
+int index_peek(int dir_fd, const char *link_id, const char *sandbox, struct index **ret,
+    struct err *e) WARN_UNUSED;
 void index_close(struct index *ix);
 
 const struct manifest *index_manifest(const struct index *ix);

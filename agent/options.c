@@ -52,6 +52,9 @@ SWITCH(allow_empty)
 SWITCH(verify)
 SWITCH(follow)
 SWITCH(all)
+SWITCH(force)
+SWITCH(allow_delete)
+SWITCH(dry_run)
 TEXT(dir)
 TEXT(server)
 TEXT(env_file)
@@ -144,6 +147,9 @@ static const struct option_spec specs[] = {
     {0, "verify", NULL, CMD_SYNC,
         "read every file again and prove that both sides are the same", set_verify},
     {0, "timeout", "10s", CMD_FLUSH | CMD_SYNC, "give up after this long", set_wait},
+    {0, "delete", NULL, CMD_PULL, "delete here what runs deleted there", set_allow_delete},
+    {0, "force", NULL, CMD_PULL, "also over what was changed here", set_force},
+    {'n', "dry-run", NULL, CMD_PULL, "tell what would be done, and do nothing", set_dry_run},
     {'f', "follow", NULL, CMD_LOGS, "go on while the run goes on", set_follow},
     {'a', "all", NULL, CMD_PS, "runs of every sandbox", set_all},
 };

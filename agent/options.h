@@ -37,6 +37,8 @@ struct options {
     const char *on[OPTIONS_ON_MAX]; /* watch --on GLOB */
     size_t on_count;
     uint64_t wait_ms;     /* flush and sync --timeout */
+    /* pull */
+    bool force, allow_delete, dry_run;
     /* logs, ps */
     bool follow, all;
     /* what is left: FILE and ARGS, a run's id, paths */
@@ -62,6 +64,7 @@ enum { /* bits of option_spec.commands */
     CMD_IGNORED = 1 << 13,
     CMD_DOCTOR = 1 << 14,
     CMD_HELP = 1 << 15,
+    CMD_PULL = 1 << 16,
 };
 
 struct app;

@@ -3,10 +3,12 @@
 #include "agent/sync_watch_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/pull.h"
 #include "shared/io.h"
 #include "shared/path.h"
 #include "shared/text.h"
@@ -293,6 +295,31 @@ static void do_status(struct sync_loop *l, uint64_t peer, const json_t *request)
     control_answer(l->control, peer, answer);
 }
 
+/* A pull that another process prepared: to be renamed into place here, where the index is. */
+static void do_pull(struct sync_loop *l, uint64_t peer, const json_t *request)
+{
+    struct sync *s = l->s;
+    struct pull_plan plan = {.items = NULL};
+    struct pull_target target = {.tree = s->tree, .rules = s->rules, .index = s->index};
+    struct err e = ERR_INIT;
+    (void)request;
+    CLEANUP(fd_closep)
+    int stage = openat(s->dir_fd, PULL_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int r = stage < 0 ? err_set(&e, errno, "open .silt/%s", PULL_DIR) : 0;
+    target.stage_fd = stage;
+    if (r == 0)
+        r = pull_plan_load(stage, &plan, &target.allow_delete, &e);
+    if (r == 0)
+        r = pull_place(&target, &plan, &e);
+    if (r == 0)
+        r = pull_plan_save(&plan, target.allow_delete, stage, &e);
+    pull_plan_release(&plan);
+    if (r < 0)
+        control_answer_error(l->control, peer, e.code, e.msg);
+    else
+        control_answer(l->control, peer, json_pack("{s:b}", "placed", 1));
+}
+
 static void do_stop(struct sync_loop *l, uint64_t peer, const json_t *request)
 {
     (void)request;
@@ -310,6 +337,7 @@ static const struct request_row request_rows[] = {
     {"flush", do_flush},
     {"sync", do_sync},
     {"status", do_status},
+    {"pull", do_pull},
     {"stop", do_stop},
     {"run", do_run},
     {"cancel", sync_loop_cancel},

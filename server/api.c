@@ -38,6 +38,8 @@ const struct api_route api_routes[] = {
         "Delete a file or (recursive=true) a folder"},
     {HTTP_GET, S "/{id}/signature", api_signature_get, API_BODY_NONE, 200,
         "The librsync signature of a file (path=…), against which deltas are made"},
+    {HTTP_POST, S "/{id}/delta", api_delta_post, API_BODY_UPLOAD, 200,
+        "The delta that makes the file (path=…) of what the signature in the body describes"},
     {HTTP_POST, S "/{id}/changes", api_changes_post, API_BODY_UPLOAD, 200,
         "Apply a change set, whole or not at all"},
     {HTTP_POST, S "/{id}/stages", api_stage_create, API_BODY_JSON, 201,
@@ -119,7 +121,8 @@ static enum proto_error look_up(const struct meaning *rows, size_t count, int co
 static bool meets_programs(const struct http_request *req)
 {
     static const char *const places[] = {
-        S "/{id}/files", S "/{id}/files/{path...}", S "/{id}/signature", S "/{id}/changes"};
+        S "/{id}/files", S "/{id}/files/{path...}", S "/{id}/signature", S "/{id}/delta",
+        S "/{id}/changes"};
     const struct call *call = http_note(req);
     const char *pattern = call && call->route ? call->route->pattern : "";
     for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {

@@ -20,6 +20,7 @@
 #define API_MANIFEST_MAX 10000
 #define API_THREADS_MAX 2048 /* streams and waits at the same time */
 #define API_NEAR_MAX 5
+#define API_DELTAS_MAX 8 /* processes that make deltas, at the same time */
 
 struct api {
     struct api_config c;
@@ -30,6 +31,7 @@ struct api {
     pthread_cond_t less;
     unsigned threads;
     pthread_mutex_t big; /* held while an answer with much output is built */
+    atomic_uint deltas; /* processes under way */
 };
 
 enum api_body { API_BODY_NONE, API_BODY_JSON, API_BODY_UPLOAD };
@@ -147,6 +149,7 @@ void api_file_put(struct call *call);
 void api_file_delete(struct call *call);
 void api_changes_post(struct call *call);
 void api_signature_get(struct call *call);
+void api_delta_post(struct call *call);
 void api_stage_create(struct call *call);
 void api_stage_get(struct call *call);
 void api_stage_patch(struct call *call);

@@ -21,6 +21,7 @@
 #include "shared/log.h"
 #include "shared/path.h"
 
+#include "server/delta_worker.h"
 #include "server/api.h"
 #include "server/auth.h"
 #include "server/config.h"
@@ -343,6 +344,8 @@ static int serve(struct server *s)
 
 int main(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[1], DELTA_WORKER_ARG) == 0)
+        return delta_worker_main(argv[2]);
     char exe_dir[PATH_MAX];
     struct server s = {.lock_fd = -1, .signal_fd = -1};
     enum config_action action;

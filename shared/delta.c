@@ -74,15 +74,21 @@ int delta_job_sums(uint64_t size, uint32_t block, struct delta_job **ret)
     return 0;
 }
 
-bool delta_job_sums_valid(const uint8_t *data, size_t len, uint32_t block, uint32_t count)
+bool delta_job_sums_header_valid(
+    const uint8_t *head, size_t head_len, uint64_t len, uint32_t block, uint32_t count)
 {
     struct cursor c;
 
-    cursor_init(&c, data, len);
+    cursor_init(&c, head, head_len);
     uint32_t magic = cursor_u32(&c), block_len = cursor_u32(&c), strong_len = cursor_u32(&c);
     return !c.bad && magic == RS_RK_BLAKE2_SIG_MAGIC && block_len == block &&
            strong_len >= STRONG_MIN && strong_len <= RS_MAX_STRONG_SUM_LENGTH &&
-           c.left == (uint64_t)count * (4 + strong_len);
+           len == SUMS_HEADER + (uint64_t)count * (4 + strong_len);
+}
+
+bool delta_job_sums_valid(const uint8_t *data, size_t len, uint32_t block, uint32_t count)
+{
+    return delta_job_sums_header_valid(data, len, len, block, count);
 }
 
 static int sink_nothing(void *ctx, const void *data, size_t len)

@@ -65,6 +65,25 @@ void delta_sig_freep(struct delta_sig **sig);
 int delta_sig_write(int fd, uint64_t size, delta_sink *sink, void *ctx, struct hash *ret_hash,
     struct err *e) WARN_UNUSED;
 
+/* The same for a signature that travels: fewer, larger blocks (near the square root of the size), so
+ * that signature and delta together are short. */
+int delta_sig_write_short(int fd, uint64_t size, delta_sink *sink, void *ctx, struct hash *ret_hash,
+    struct err *e) WARN_UNUSED;
+
+/*
+ * A signature that somebody else made. delta_signature_check tells from its first 12 bytes (or what
+ * there is of them) and its length whether librsync may see it: magic, blocks of 1 KiB to 64 KiB,
+ * strong sums, a whole number of blocks; refusals PROTO_BAD_CHANGES, PROTO_TOO_LARGE. delta_against
+ * checks the same, then gives the delta that makes fd's content (pread, size bytes) of what was
+ * signed to sink. Sums of somebody else's making may make librsync slow or end the process: call it
+ * in one that has limits.
+ */
+#define DELTA_SIGNATURE_MAX (12u + 36u * (1u << 18))
+int delta_signature_check(
+    const void *head, size_t head_len, uint64_t len, struct err *e) WARN_UNUSED;
+int delta_against(const void *sig, size_t len, int fd, uint64_t size, delta_sink *sink, void *ctx,
+    struct err *e) WARN_UNUSED;
+
 /* Storage on our own disk (versioned, with a checksum; a damaged one gives -EBADMSG). */
 int delta_sig_save(const struct delta_sig *sig, struct buf *b) WARN_UNUSED;
 int delta_sig_load(const void *data, size_t len, struct delta_sig **ret, struct err *e) WARN_UNUSED;

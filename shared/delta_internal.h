@@ -7,6 +7,7 @@
  *     delta_sig.c    signatures: make, complete, save, load
  *     delta_scan.c   which blocks of the old version are in the new one
  *     delta_make.c   compose the stream
+ *     delta_foreign.c  deltas against foreign signatures
  *     delta_patch.c  apply a foreign stream
  */
 #ifndef SHARED_DELTA_INTERNAL_H
@@ -68,6 +69,8 @@ void delta_job_free(struct delta_job *job);
 void delta_job_freep(struct delta_job **job);
 /* Is this a signature that delta_job_sums may have made of a file of size bytes with these blocks?
  */
+bool delta_job_sums_header_valid(
+    const uint8_t *head, size_t head_len, uint64_t len, uint32_t block, uint32_t count);
 bool delta_job_sums_valid(const uint8_t *data, size_t len, uint32_t block, uint32_t count);
 
 /* ---- delta_scan.c */

@@ -200,20 +200,37 @@ int delta_sig_complete(struct delta_sig *sig, int fd, const struct hash *expecte
     return 0;
 }
 
+static int write_sums(int fd, const struct delta_sig *shape, struct sums_to sums,
+    struct hash *ret_hash, struct err *e)
+{
+    struct hash hash;
+
+    if (shape->size > DELTA_FILE_MAX)
+        return err_say(e, EFBIG, "files above 16 GiB have no signature");
+    int r = delta_check_size(fd, shape->size, NULL, e);
+    if (r == 0)
+        r = read_through(fd, shape, NULL, sums, &hash, e);
+    if (r == 0)
+        *ret_hash = hash;
+    return r;
+}
+
 int delta_sig_write(
     int fd, uint64_t size, delta_sink *sink, void *ctx, struct hash *ret_hash, struct err *e)
 {
     const struct delta_sig shape = {.size = size, .block = block_for(size)};
-    struct hash hash;
 
-    if (size > DELTA_FILE_MAX)
-        return err_say(e, EFBIG, "files above 16 GiB have no signature");
-    int r = delta_check_size(fd, size, NULL, e);
-    if (r == 0)
-        r = read_through(fd, &shape, NULL, (struct sums_to){.sink = sink, .ctx = ctx}, &hash, e);
-    if (r == 0)
-        *ret_hash = hash;
-    return r;
+    return write_sums(fd, &shape, (struct sums_to){.sink = sink, .ctx = ctx}, ret_hash, e);
+}
+
+int delta_sig_write_short(
+    int fd, uint64_t size, delta_sink *sink, void *ctx, struct hash *ret_hash, struct err *e)
+{
+    struct delta_sig shape = {.size = size, .block = block_for(size)};
+
+    while (shape.block < DELTA_BLOCK_MAX && (uint64_t)shape.block * shape.block < size)
+        shape.block *= 2;
+    return write_sums(fd, &shape, (struct sums_to){.sink = sink, .ctx = ctx}, ret_hash, e);
 }
 
 int delta_sig_save(const struct delta_sig *sig, struct buf *b)
