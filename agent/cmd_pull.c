@@ -10,6 +10,7 @@
 #include "agent/control.h"
 #include "agent/progress.h"
 #include "agent/pull.h"
+#include "agent/pull_conflicts.h"
 #include "agent/pull_view.h"
 #include "shared/io.h"
 #include "shared/num.h"
@@ -211,7 +212,7 @@ static int pull(struct pulling *p, struct err *e)
     if (r == 0)
         r = take_paths(p, e);
     if (r == 0)
-        r = pull_view_open(app, &p->view, e);
+        r = pull_view_open(app, true, &p->view, e);
     if (r == 0)
         r = pull_view_plan(&p->view, p->paths, p->path_count, app->opt.force, &p->plan, e);
     if (r < 0 || app->opt.dry_run)
@@ -227,6 +228,67 @@ static int pull(struct pulling *p, struct err *e)
     return r < 0 ? r : place(p, e);
 }
 
+/* ---- --conflicts */
+
+/* The folder of --to, made if it is missing. */
+static int open_to(const struct app *app, struct tree **ret, struct err *e)
+{
+    CLEANUP(freep) char *path = NULL;
+    CLEANUP(freep) char *whole = NULL;
+    if (asprintf(&path, "%s%s%s", app->opt.to[0] == '/' ? "" : app->cwd,
+            app->opt.to[0] == '/' ? "" : "/", app->opt.to) < 0) {
+        path = NULL;
+        return err_set(e, ENOMEM, "open '%s'", app->opt.to);
+    }
+    int r = io_mkdirs(path, 0755, e);
+    if (r == 0 && !(whole = realpath(path, NULL)))
+        r = err_set(e, errno, "open '%s'", path);
+    return r < 0 ? r : tree_open(whole, ret, e);
+}
+
+static int fetch_conflicts(struct pulling *p, json_t **ret, struct err *e)
+{
+    CLEANUP(tree_freep) struct tree *to = NULL;
+    int r = app_need_link(p->app, e);
+    if (r == 0)
+        r = take_paths(p, e);
+    if (r == 0 && p->app->opt.dry_run)
+        return pull_conflicts_list(p->app, ret, e);
+    if (r == 0)
+        r = pull_view_open(p->app, false, &p->view, e);
+    if (r == 0)
+        r = lock_stage(p, e);
+    if (r == 0 && p->app->opt.to)
+        r = open_to(p->app, &to, e);
+    const struct pull_conflicts what = {.app = p->app,
+        .rules = p->view.rules,
+        .to = to ? to : p->view.tree,
+        .stage_fd = p->stage_fd,
+        .paths = p->paths,
+        .path_count = p->path_count};
+    return r < 0 ? r : pull_conflicts(&what, ret, e);
+}
+
+static int run_conflicts(struct pulling *p)
+{
+    struct err e = ERR_INIT;
+    json_t *list = NULL, *item;
+    size_t i;
+    int r = fetch_conflicts(p, &list, &e);
+    if (p->app->opt.json && r == 0) {
+        out_json(json_pack("{s:b, s:O}", "dry_run", p->app->opt.dry_run, "conflicts", list));
+    } else if (!p->app->opt.json) {
+        json_array_foreach(list, i, item) {
+            const char *file = json_string_value(json_object_get(item, "file"));
+            printf("   %s", out_path(json_string_value(json_object_get(item, "path"))));
+            printf("%s%s\n", file ? " -> " : "", file ? out_path(file) : "");
+        }
+        printf("%zu version%s\n", json_array_size(list), json_array_size(list) == 1 ? "" : "s");
+    }
+    json_decref(list);
+    return r < 0 ? app_fail(p->app, &e) : EXIT_FINE;
+}
+
 int cmd_pull(struct app *app)
 {
     CLEANUP(release) struct pulling p = {
@@ -234,6 +296,8 @@ int cmd_pull(struct app *app)
     struct err e = ERR_INIT;
     pull_view_init(&p.view);
     progress_init(&p.progress, true);
+    if (app->opt.conflicts)
+        return run_conflicts(&p);
     int r = pull(&p, &e);
     if (r < 0)
         return app_fail(app, &e);

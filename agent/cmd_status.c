@@ -9,6 +9,7 @@
 #include "agent/app.h"
 #include "agent/control.h"
 #include "agent/ignore.h"
+#include "agent/pull_status.h"
 #include "agent/why.h"
 #include "shared/io.h"
 #include "shared/num.h"
@@ -191,17 +192,20 @@ int cmd_status(struct app *app)
                       : sb    ? pending_operations(app)
                               : -1;
     json_t *ignored = ignored_paths(app);
+    json_t *runs = sb ? pull_status(app) : NULL;
     if (app->opt.json) {
-        out_json(json_pack("{s:s, s:s, s:s, s:b, s:O?, s:O?, s:s?, s:I, s:O?, s:I}", "root", app->root,
-            "server", app->link.server, "sandbox", app->link.sandbox, "reachable", sb != NULL,
-            "watcher", watcher, "remote", sb, "problem", sb ? NULL : away.msg, "pending",
-            (json_int_t)pending, "ignored", ignored, "watches_max",
+        out_json(json_pack("{s:s, s:s, s:s, s:b, s:O?, s:O?, s:s?, s:I, s:O?, s:O?, s:I}", "root",
+            app->root, "server", app->link.server, "sandbox", app->link.sandbox, "reachable",
+            sb != NULL, "watcher", watcher, "remote", sb, "problem", sb ? NULL : away.msg,
+            "pending", (json_int_t)pending, "ignored", ignored, "runs", runs, "watches_max",
             (json_int_t)read_number(WATCHES_MAX)));
     } else {
         print_status(app, watcher, sb, &away, pending);
+        pull_status_print(runs);
         print_ignored(ignored);
     }
     json_decref(ignored);
+    json_decref(runs);
     json_decref(watcher);
     json_decref(sb);
     return sb ? EXIT_FINE : EXIT_TROUBLE;

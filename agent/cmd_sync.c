@@ -26,19 +26,30 @@ static int open_sync(struct app *app, struct talk *talk, struct sync **ret, stru
 }
 
 /* Ask the server about the sandbox of the link; its refusal if it has none. */
-static int look_at_sandbox(
-    struct app *app, uint64_t *ret_sent, uint64_t *ret_received, struct err *e)
+struct looked {
+    uint64_t sent, received;
+    char epoch[40];
+};
+
+static int look_at_sandbox(struct app *app, struct looked *ret, struct err *e)
 {
     CLEANUP(freep) char *path = NULL;
     struct client_response response;
+    json_t *answer = NULL;
 
+    *ret = (struct looked){.sent = 0};
     if (asprintf(&path, "/v1/sandboxes/%s", app->link.sandbox) < 0)
         return err_set(e, ENOMEM, "look at the sandbox");
     int r = client_call(app->client,
         &(struct client_request){.method = "GET", .path = path, .timeout_ms = WAIT_DEFAULT_MS},
         &response, e);
-    *ret_sent = response.bytes_sent;
-    *ret_received = response.bytes_received;
+    ret->sent = response.bytes_sent;
+    ret->received = response.bytes_received;
+    if (r == 0 && (answer = client_json(&response, e)) != NULL) {
+        const char *epoch = json_string_value(json_object_get(answer, "epoch"));
+        (void)snprintf(ret->epoch, sizeof(ret->epoch), "%s", epoch ? epoch : "");
+        json_decref(answer);
+    }
     client_response_release(&response);
     return r;
 }
@@ -49,10 +60,10 @@ static int look_at_sandbox(
 static bool sandbox_is_gone(struct app *app)
 {
     struct err e = ERR_INIT;
-    uint64_t sent, received;
+    struct looked looked;
 
     return app_connect(app, &e) == 0 && strcmp(client_server(app->client), app->link.server) == 0 &&
-           look_at_sandbox(app, &sent, &received, &e) < 0 &&
+           look_at_sandbox(app, &looked, &e) < 0 &&
            (e.refusal == PROTO_SANDBOX_NOT_FOUND || e.refusal == PROTO_SANDBOX_DELETED);
 }
 
@@ -161,13 +172,6 @@ static void print_totals(json_t *t)
         ms);
 }
 
-static void limit_wait(struct app *app, uint64_t default_ms)
-{
-    uint64_t wait_ms = app->opt.wait_ms ? app->opt.wait_ms : default_ms;
-
-    client_deadline(app->client, io_now_ns() + wait_ms * 1000000);
-}
-
 /* The deadline passed: what the server has not acknowledged is found by comparing once more. */
 static int name_pending(struct app *app, struct sync *sync, struct err *e)
 {
@@ -208,7 +212,7 @@ static int verify(struct sync *sync, struct sync_audit_result *ret, struct err *
     return r == 0 && ret->repaired ? sync_push(sync, e) : r;
 }
 
-static int sync_here(struct app *app, json_t **ret, struct err *e)
+static int sync_here(struct app *app, uint32_t wait, json_t **ret, struct err *e)
 {
     struct talk talk;
     struct sync *sync = NULL;
@@ -216,7 +220,7 @@ static int sync_here(struct app *app, json_t **ret, struct err *e)
     struct sync_audit_result verified;
     int r = open_sync(app, &talk, &sync, e);
 
-    limit_wait(app, SYNC_WAIT_DEFAULT_MS);
+    client_deadline(app->client, io_now_ns() + (uint64_t)wait * 1000000);
     if (r == 0 && app->opt.verify)
         sync_doubt(sync);
     if (r == 0)
@@ -226,15 +230,21 @@ static int sync_here(struct app *app, json_t **ret, struct err *e)
     progress_clear(&talk.progress);
     if (r == -ETIMEDOUT && sync)
         r = name_pending(app, sync, e);
-    uint64_t sent = 0, received = 0;
+    struct looked looked = {.sent = 0};
     if (r == 0)
         sync_totals(sync, &totals);
     /* Nothing was sent, so nobody has said yet that the server and the sandbox are still there. */
     if (r == 0 && totals.bytes_sent == 0)
-        r = look_at_sandbox(app, &sent, &received, e);
+        r = look_at_sandbox(app, &looked, e);
+    /* Its workspace may have been lost, or made anew, since. */
+    if (r == 0 && looked.epoch[0] && sync_note_epoch(sync, looked.epoch)) {
+        r = scan_and_push(sync, e);
+        progress_clear(&talk.progress);
+        sync_totals(sync, &totals);
+    }
     if (r == 0) {
-        totals.bytes_sent += sent;
-        totals.bytes_received += received;
+        totals.bytes_sent += looked.sent;
+        totals.bytes_received += looked.received;
         *ret = totals_json(&totals);
     }
     if (r == 0 && app->opt.verify)
@@ -243,29 +253,49 @@ static int sync_here(struct app *app, json_t **ret, struct err *e)
     return r;
 }
 
-static int ask_watcher(
-    const struct app *app, const char *op, uint32_t timeout_ms, json_t **ret, struct err *e)
+static int ask_watcher(struct app *app, const char *op, uint32_t timeout_ms, const char *epoch,
+    json_t **ret, struct err *e)
 {
-    json_t *ask = json_pack("{s:s, s:i, s:b}", "op", op, "timeout_ms", (int)timeout_ms, "verify",
-        app->opt.verify);
+    json_t *ask = json_pack("{s:s, s:i, s:b, s:s*}", "op", op, "timeout_ms", (int)timeout_ms,
+        "verify", app->opt.verify, "epoch", epoch);
     int r = control_request(app->root, ask, timeout_ms + 1000, ret, e);
 
     json_decref(ask);
     return r;
 }
 
+/* A watcher that had nothing to send has not heard of a workspace that was lost meanwhile. */
+static int sync_by_watcher(struct app *app, uint32_t wait, json_t **ret, struct err *e)
+{
+    struct looked looked;
+    int r = ask_watcher(app, "sync", wait, NULL, ret, e);
+
+    if (r < 0 || json_integer_value(json_object_get(*ret, "bytes_sent")) > 0)
+        return r;
+    const char *epoch = json_string_value(json_object_get(*ret, "epoch"));
+    r = look_at_sandbox(app, &looked, e);
+    bool same = !epoch || !looked.epoch[0] || strcmp(epoch, looked.epoch) == 0;
+    if (r == 0 && same)
+        return 0;
+    json_decref(*ret);
+    *ret = NULL;
+    return r < 0 ? r : ask_watcher(app, "sync", wait, looked.epoch, ret, e);
+}
+
+typedef int (*way_fn)(struct app *app, uint32_t wait, json_t **ret, struct err *e);
+
 /* By the watcher if there is one, else by ourselves; another command may hold the lock for a moment,
  * or a watcher that is just starting. */
-static int do_anyhow(struct app *app, const char *op, uint32_t default_ms,
-    int (*here)(struct app *, json_t **, struct err *), json_t **ret, struct err *e)
+static int do_anyhow(struct app *app, uint32_t wait, way_fn by_watcher, way_fn here, json_t **ret,
+    struct err *e)
 {
-    uint32_t wait = app->opt.wait_ms ? (uint32_t)app->opt.wait_ms : default_ms;
-
+    if (app->opt.wait_ms)
+        wait = (uint32_t)app->opt.wait_ms;
     for (int attempt = 0;; attempt++) {
-        int r = ask_watcher(app, op, wait, ret, e);
+        int r = by_watcher(app, wait, ret, e);
         if (r != -ENOENT && r != -ECONNREFUSED)
             return r;
-        r = here(app, ret, e);
+        r = here(app, wait, ret, e);
         if (r != -EBUSY || attempt == 50)
             return r;
         (void)usleep(100000);
@@ -279,7 +309,7 @@ int cmd_sync(struct app *app)
     int r = app_auto_link(app, &e);
 
     if (r == 0)
-        r = do_anyhow(app, "sync", SYNC_WAIT_DEFAULT_MS, sync_here, &totals, &e);
+        r = do_anyhow(app, SYNC_WAIT_DEFAULT_MS, sync_by_watcher, sync_here, &totals, &e);
     if (r < 0)
         return app_fail(app, &e);
     if (app->opt.json) {
@@ -293,7 +323,12 @@ int cmd_sync(struct app *app)
 
 /* ---- flush */
 
-static int flush_here(struct app *app, json_t **ret, struct err *e)
+static int flush_by_watcher(struct app *app, uint32_t wait, json_t **ret, struct err *e)
+{
+    return ask_watcher(app, "flush", wait, NULL, ret, e);
+}
+
+static int flush_here(struct app *app, uint32_t wait, json_t **ret, struct err *e)
 {
     struct talk talk;
     struct sync *sync = NULL;
@@ -302,7 +337,7 @@ static int flush_here(struct app *app, json_t **ret, struct err *e)
     uint64_t seq = 0;
     int r = open_sync(app, &talk, &sync, e);
 
-    limit_wait(app, WAIT_DEFAULT_MS);
+    client_deadline(app->client, io_now_ns() + (uint64_t)wait * 1000000);
     if (r == 0) {
         int64_t ops = sync_scan(sync, e);
         r = ops < 0 ? (int)ops : sync_push(sync, e);
@@ -326,7 +361,7 @@ int cmd_flush(struct app *app)
     int r = app_need_link(app, &e);
 
     if (r == 0)
-        r = do_anyhow(app, "flush", WAIT_DEFAULT_MS, flush_here, &answer, &e);
+        r = do_anyhow(app, WAIT_DEFAULT_MS, flush_by_watcher, flush_here, &answer, &e);
     if (r < 0)
         return app_fail(app, &e);
     out_json(answer);

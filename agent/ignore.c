@@ -29,6 +29,9 @@ static const char *const defaults[] = {
     ".*.sw?",
     "4913",
     "*~",
+    /* what `silt pull --conflicts` writes */
+    "*.conflict-run_*",
+    "*.conflict-cf_*",
     ".#*",
     "\\#*#",
     ".goutputstream-*",

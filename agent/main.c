@@ -15,7 +15,7 @@ static const struct command commands[] = {
     {"sync", CMD_SYNC, "", "Send what changed, once", cmd_sync},
     {"init", CMD_INIT, "[--sandbox ID] [--language NAME]", "Link this project to a sandbox",
         cmd_init},
-    {"pull", CMD_PULL, "[PATH…]",
+    {"pull", CMD_PULL, "[--conflicts [--to DIR]] [PATH…]",
         "Fetch what runs made or changed; what was changed here stays as it is", cmd_pull},
     {"status", CMD_STATUS, "", "Where the files go, what is pending, who watches", cmd_status},
     {"flush", CMD_FLUSH, "", "Wait until everything written so far is on its way; print its number",

@@ -55,6 +55,8 @@ SWITCH(all)
 SWITCH(force)
 SWITCH(allow_delete)
 SWITCH(dry_run)
+SWITCH(conflicts)
+TEXT(to)
 TEXT(dir)
 TEXT(server)
 TEXT(env_file)
@@ -149,6 +151,10 @@ static const struct option_spec specs[] = {
     {0, "timeout", "10s", CMD_FLUSH | CMD_SYNC, "give up after this long", set_wait},
     {0, "delete", NULL, CMD_PULL, "delete here what runs deleted there", set_allow_delete},
     {0, "force", NULL, CMD_PULL, "also over what was changed here", set_force},
+    {0, "conflicts", NULL, CMD_PULL,
+        "fetch the versions that gave way to edits made here, as NAME.conflict-RUN.EXT",
+        set_conflicts},
+    {0, "to", "DIR", CMD_PULL, "with --conflicts: into DIR and not beside the files", set_to},
     {'n', "dry-run", NULL, CMD_PULL, "tell what would be done, and do nothing", set_dry_run},
     {'f', "follow", NULL, CMD_LOGS, "go on while the run goes on", set_follow},
     {'a', "all", NULL, CMD_PS, "runs of every sandbox", set_all},

@@ -38,7 +38,8 @@ struct options {
     size_t on_count;
     uint64_t wait_ms;     /* flush and sync --timeout */
     /* pull */
-    bool force, allow_delete, dry_run;
+    bool force, allow_delete, dry_run, conflicts;
+    const char *to;
     /* logs, ps */
     bool follow, all;
     /* what is left: FILE and ARGS, a run's id, paths */

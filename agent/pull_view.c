@@ -48,7 +48,7 @@ static int open_folder(struct pull_view *v, struct err *e)
 }
 
 /* The lock, or a watcher that has nothing left to send. */
-static int take_lock(struct pull_view *v, struct err *e)
+static int take_lock(struct pull_view *v, bool settle, struct err *e)
 {
     for (int i = 0;; i++) {
         json_t *ask = NULL, *answer = NULL;
@@ -56,7 +56,7 @@ static int take_lock(struct pull_view *v, struct err *e)
             return 0;
         if (errno != EWOULDBLOCK)
             return err_set(e, errno, "lock .silt/lock");
-        ask = json_pack("{s:s, s:i}", "op", "sync", "timeout_ms", SETTLE_WAIT_MS);
+        ask = json_pack("{s:s, s:i}", "op", settle ? "sync" : "status", "timeout_ms", SETTLE_WAIT_MS);
         int r = control_request(v->app->root, ask, SETTLE_WAIT_MS + 1000, &answer, e);
         json_decref(ask);
         json_decref(answer);
@@ -80,13 +80,13 @@ static int load_rules(struct pull_view *v, struct err *e)
     return r;
 }
 
-int pull_view_open(struct app *app, struct pull_view *ret, struct err *e)
+int pull_view_open(struct app *app, bool settle, struct pull_view *ret, struct err *e)
 {
     const struct link *link = &app->link;
     ret->app = app;
     int r = open_folder(ret, e);
     if (r == 0)
-        r = take_lock(ret, e);
+        r = take_lock(ret, settle, e);
     if (r == 0 && !(ret->rules = ignore_new(true)))
         r = err_set(e, ENOMEM, "open the project");
     if (r == 0)

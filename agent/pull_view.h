@@ -27,8 +27,9 @@ struct pull_view {
 };
 
 void pull_view_init(struct pull_view *v);
-/* -EBUSY if another command holds the lock and no watcher answers. */
-int pull_view_open(struct app *app, struct pull_view *ret, struct err *e) WARN_UNUSED;
+/* `settle`: a watcher first sends what is due. -EBUSY if another command holds the lock and no watcher answers. */
+int pull_view_open(
+    struct app *app, bool settle, struct pull_view *ret, struct err *e) WARN_UNUSED;
 void pull_view_close(struct pull_view *v);
 /* Ask the server what it has and compare; paths as in struct pull_config. */
 int pull_view_plan(struct pull_view *v, char *const *paths, size_t count, bool force,

@@ -101,6 +101,10 @@ int sync_audit(struct sync *s, struct sync_audit_result *ret, struct err *e) WAR
 /* The next scan trusts no time stamp: every file is read again. */
 void sync_doubt(struct sync *s);
 
+/* The server says that its epoch is this. True: it was another one, so that what the index says is not
+ * believed any more: the next scan asks what the server has. Not while sync_busy. */
+bool sync_note_epoch(struct sync *s, const char *epoch);
+
 void sync_totals(const struct sync *s, struct sync_totals *ret);
 void sync_totals_reset(struct sync *s);
 

@@ -65,6 +65,9 @@ static int take_item(struct rebase *b, const json_t *item)
         /* Without these the next scan would not look at a mode that only the server has changed. */
         if (entry.mode != old->mode)
             entry.seen_ns = 0;
+    } else if (entry.kind != TREE_DIR && !index_in_doubt(b->s->index, path)) {
+        /* A run's, or an older one of ours: if the file here differs it wins, and that is kept. */
+        (void)sync_names_add(&b->s->contested, path);
     }
     return manifest_put(b->now, &entry);
 }
@@ -165,6 +168,15 @@ int sync_rebase(struct sync *s, struct err *e)
         return r;
     r = remote_state(&b.remote, index_state(s->index), e);
     return r < 0 ? r : replace_index(s, b.now, e);
+}
+
+bool sync_note_epoch(struct sync *s, const char *epoch)
+{
+    struct index_state *state = index_state(s->index);
+    if (sync_busy(s) || strcmp(epoch, state->epoch) == 0)
+        return false;
+    state->epoch[0] = '\0';
+    return true;
 }
 
 /* ---- parts */

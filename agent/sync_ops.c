@@ -50,11 +50,14 @@ static int no_memory(struct err *e)
 }
 
 /* Both sides changed it: ours wins, and that is told once. */
-static void contest(struct emit *m)
+static void contest(struct emit *m, struct change_op *op)
 {
     struct sync *s = m->s;
     if (!sync_names_take(&s->contested, m->path))
         return;
+    op->keep = op->base_kind == CHANGE_BASE_HASH &&
+               (op->kind == CHANGE_PUT || op->kind == CHANGE_PATCH || op->kind == CHANGE_SYMLINK ||
+                   op->kind == CHANGE_DELETE);
     s->totals.conflicts++;
     if (s->config.events.conflict)
         s->config.events.conflict(s->config.events.ctx, m->path);
@@ -62,7 +65,7 @@ static void contest(struct emit *m)
 
 static int emit_op(struct emit *m, struct change_op *op, const void *data)
 {
-    contest(m);
+    contest(m, op);
     return sync_set_op(m->set, op, data, m->e);
 }
 
@@ -258,7 +261,7 @@ static int emit_patch(struct emit *m, uint64_t size, struct sync_delta *d)
     base_of(m->old, &op);
     if (d->fd < 0)
         return emit_op(m, &op, d->mem.data);
-    contest(m);
+    contest(m, &op);
     return sync_set_stream(m->set, &op, fd_take(&d->fd), m->e);
 }
 
@@ -272,7 +275,7 @@ static int emit_open(struct emit *m, int fd, uint64_t size, struct sync_delta *d
         .open = true,
         .content_len = CHANGE_LEN_UNKNOWN};
     base_of(m->old, &op);
-    contest(m);
+    contest(m, &op);
     m->set->content_bytes += size;
     return sync_set_open(m->set, &op,
         &(struct sync_open){.fd = fd,
@@ -332,7 +335,7 @@ static int emit_put(
     base_of(m->old, &op);
     if (data || size == 0)
         return emit_op(m, &op, data);
-    contest(m);
+    contest(m, &op);
     return sync_set_stream(m->set, &op, fd, m->e);
 }
 

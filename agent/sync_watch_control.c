@@ -185,7 +185,8 @@ static void answer_sync(struct sync_loop *l, struct sync_waiter *w)
         (json_int_t)seq, "generation", (json_int_t)t.generation, "created", (int)t.created,
         "updated", (int)t.updated, "moved", (int)t.moved, "deleted", (int)t.deleted);
     (void)json_object_update_new(answer,
-        json_pack("{s:I,s:I,s:I,s:i,s:i,s:f,s:f,s:f}", "bytes_sent", (json_int_t)t.bytes_sent,
+        json_pack("{s:s,s:I,s:I,s:I,s:i,s:i,s:f,s:f,s:f}", "epoch",
+            index_state(l->s->index)->epoch, "bytes_sent", (json_int_t)t.bytes_sent,
             "bytes_received", (json_int_t)t.bytes_received, "content_bytes",
             (json_int_t)t.content_bytes, "conflicts", (int)t.conflicts, "skipped", (int)t.skipped,
             "scan_ms", t.scan_ms, "send_ms", t.send_ms, "elapsed_ms", t.elapsed_ms));
@@ -241,6 +242,10 @@ static void do_flush(struct sync_loop *l, uint64_t peer, const json_t *request)
 
 static void do_sync(struct sync_loop *l, uint64_t peer, const json_t *request)
 {
+    /* A command has heard of another epoch. */
+    const char *epoch = json_string_value(json_object_get(request, "epoch"));
+    if (epoch && *epoch && sync_note_epoch(l->s, epoch))
+        l->rescan = true;
     (void)begin_wait(l, peer, request, true);
 }
 

@@ -22,7 +22,8 @@ static void on_conflict(void *ctx, const char *path)
     struct talk *t = ctx;
 
     progress_clear(&t->progress);
-    out_note(t->app, "%s was changed on both sides: the local version was sent", out_path(path));
+    out_note(t->app, "%s was changed on both sides: the local version was sent, the other one is kept (silt pull "
+        "--conflicts)", out_path(path));
 }
 
 static void on_progress(

@@ -279,9 +279,16 @@ int exec_delete_record(struct exec *x, const char *id, struct err *e)
     int r = text_is_id("run_", id)
                 ? load_record(x, id, &object, e)
                 : err_refuse(e, PROTO_RUN_NOT_FOUND, "'%s' is no id of a run", id);
-    json_decref(object);
-    if (r == 0)
+    if (r == 0) {
+        struct sandbox *sb = NULL;
+        const char *sandbox = json_string_value(json_object_get(object, "sandbox"));
         drop_record(x, id);
+        if (sandbox && sandbox_get(x->sandboxes, sandbox, &sb, NULL) == 0) {
+            sandbox_kept_forget_run(sb, id);
+            sandbox_unref(sb);
+        }
+    }
+    json_decref(object);
     return r;
 }
 

@@ -29,14 +29,14 @@ static const struct {
     enum change_kind kind;
     const char *members[8];
 } kinds[] = {
-    {CHANGE_PUT, {"text", "base64", "stage", "mode", "hash", NULL}},
+    {CHANGE_PUT, {"text", "base64", "stage", "mode", "hash", "keep", NULL}},
     {CHANGE_EDIT, {"old", "new", NULL}},
     {CHANGE_MOVE, {"to", "to_base64", "from", NULL}},
     {CHANGE_COPY, {"to", "to_base64", "from", "hash", NULL}},
     {CHANGE_MKDIR, {"mode", NULL}},
-    {CHANGE_SYMLINK, {"target", NULL}},
+    {CHANGE_SYMLINK, {"target", "keep", NULL}},
     {CHANGE_CHMOD, {"mode", NULL}},
-    {CHANGE_DELETE, {"recursive", NULL}},
+    {CHANGE_DELETE, {"recursive", "keep", NULL}},
 };
 
 static void forget_current(struct feed_json *f)
@@ -252,6 +252,11 @@ static int read_op(struct feed_json *f, json_t *op, struct change_op *ret, struc
     r = read_path(op, from ? "from" : "path", &f->path, e);
     if (r == 0)
         r = read_base(op, ret, e);
+    if (r == 0 && (r = body_bool(op, "keep", &ret->keep, e)) > 0)
+        r = 0;
+    if (r == 0 && ret->keep && ret->base_kind != CHANGE_BASE_HASH)
+        r = err_refuse(e, PROTO_INVALID_VALUE,
+            "'keep' needs 'base', the hash of the version that is to be kept");
     if (r == 0)
         r = read_details(f, op, ret, e);
     ret->path = f->path;

@@ -33,7 +33,7 @@ struct plan_op {
     enum change_kind kind;
     enum change_base base_kind;
     uint32_t mode;
-    bool recursive, has_hash;
+    bool recursive, has_hash, keep;
     struct hash base, hash;
     const char *path, *to;
     const struct stage_text *text; /* EDIT */
@@ -90,6 +90,7 @@ struct step {
     struct manifest_entry row;
     /* How far it got: */
     bool done, displaced;
+    char kept[32]; /* the displaced version was kept under this name; "" = not */
     uint32_t old_mode;
 };
 

@@ -92,6 +92,7 @@ struct sandbox *sandbox_from_row(
 void sandbox_free(struct sandbox *sb)
 {
     sandbox_uploads_free(sb);
+    sandbox_writers_free(sb);
     workspace_free(sb->ws);
     sandbox_clients_free(sb);
     sandbox_running_free(sb);

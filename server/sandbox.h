@@ -201,6 +201,32 @@ void sandbox_note_run(struct sandbox *sb, const char *run, const char *status, b
 /* The server stops: whoever follows events comes to the end. */
 void sandboxes_end_events(struct sandboxes *all);
 
+/* ---- versions that a change set displaced although its sender never had them (`keep`) */
+#define SANDBOX_KEPT_PREFIX "cf_"
+#define SANDBOX_KEPT_MAX 200
+#define SANDBOX_KEPT_BYTES_MAX (UINT64_C(1) << 30) /* or one version; the oldest go first */
+struct sandbox_kept {
+    char id[SANDBOX_ID_BYTES];
+    char *path; /* malloc'd */
+    enum tree_kind kind; /* TREE_FILE or TREE_SYMLINK */
+    uint32_t mode;
+    uint64_t size;
+    struct hash hash;
+    char run[SANDBOX_ID_BYTES + 8]; /* that wrote it; "" = not known */
+    uint64_t kept_ns;
+    char target[4096]; /* of a symlink that was opened */
+};
+void sandbox_kept_release(struct sandbox_kept *k);
+/* Oldest first. visit returns non-zero when it is out of memory; the sandbox is locked meanwhile. */
+int sandbox_kept_list(struct sandbox *sb, int (*visit)(const struct sandbox_kept *k, void *ctx),
+    void *ctx, struct err *e) WARN_UNUSED;
+/* *ret_fd is -1 for a symlink. PROTO_FILE_NOT_FOUND. */
+int sandbox_kept_open(struct sandbox *sb, const char *id, int *ret_fd, struct sandbox_kept *ret,
+    struct err *e) WARN_UNUSED;
+int sandbox_kept_delete(struct sandbox *sb, const char *id, struct err *e) WARN_UNUSED;
+/* The run's record is gone, and what was kept beside it goes too. */
+void sandbox_kept_forget_run(struct sandbox *sb, const char *run);
+
 /* ---- files, for reading */
 struct sandbox_file {
     enum tree_kind kind;

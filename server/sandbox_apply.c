@@ -100,7 +100,8 @@ static int check_limits(const struct applying *a, struct err *e)
     const struct steps *steps = &a->steps;
 
     (void)pthread_mutex_lock(&ws->lock);
-    uint64_t bytes = manifest_bytes(ws->manifest), entries = manifest_count(ws->manifest);
+    uint64_t bytes = manifest_bytes(ws->manifest) + ws->kept_bytes,
+             entries = manifest_count(ws->manifest);
     (void)pthread_mutex_unlock(&ws->lock);
     uint64_t left = bytes > steps->bytes_removed ? bytes - steps->bytes_removed : 0;
     bool grows = steps->bytes_added > steps->bytes_removed;
@@ -193,14 +194,17 @@ static int place(struct applying *a, struct err *e)
 
     if (r < 0 && failed)
         list_failed(a, failed);
-    if (r == 0)
+    if (r == 0) {
         forget_compiled(a);
+        sandbox_keep(a->sb, &a->stage, &a->steps, &a->set);
+    }
     return r;
 }
 
 static int undo(struct applying *a, struct err *e)
 {
     (void)e;
+    sandbox_unkeep(a->sb, &a->stage, &a->steps);
     apply_undo(&a->stage, &a->steps);
     return 0;
 }

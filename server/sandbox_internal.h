@@ -20,6 +20,7 @@
 #include "server/events.h"
 #include "server/sandbox.h"
 #include "server/sandbox_uploads.h"
+#include "server/set.h"
 #include "server/workspace.h"
 
 #define SANDBOX_RESULTS 64      /* remembered per client */
@@ -60,6 +61,7 @@ struct sandbox {
     pthread_mutex_t turn;
     struct workspace *ws; /* opened once, under turn; stays until the sandbox is freed */
     bool scan_needed, cache_made;
+    struct sandbox_writer *writers; /* under turn: sandbox_kept.c */
     atomic_bool ready;
 
     pthread_mutex_t lock;
@@ -116,6 +118,16 @@ void sandbox_tell_deleted(struct sandbox *sb);
 /* The run whose program this thread carries, or "". */
 const char *sandbox_running_here(const struct sandbox *sb);
 void sandbox_running_free(struct sandbox *sb);
+
+/* ---- sandbox_kept.c; the turn is held, and but for the writers the identity carried */
+struct sandbox_writer;
+void sandbox_writers_free(struct sandbox *sb);
+/* This run wrote the path last. */
+void sandbox_wrote(struct sandbox *sb, const char *path, const char *run);
+/* The steps were carried out: move what operations with `keep` displaced out of its slots. */
+void sandbox_keep(
+    struct sandbox *sb, struct stage *stage, struct steps *steps, const struct set *set);
+void sandbox_unkeep(struct sandbox *sb, struct stage *stage, struct steps *steps);
 
 /* ---- sandbox_clients.c */
 struct sandbox_ticket {

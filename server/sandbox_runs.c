@@ -132,8 +132,11 @@ static int adopt(struct sandbox *sb, const struct scan_result *found, const char
     sb->files = c.files;
     sb->bytes = c.bytes;
     sb->used_ns = c.used_ns;
+    const char *run = sandbox_running_here(sb);
     if (found->changed)
-        sandbox_tell_generation(sb, by, NULL, sandbox_running_here(sb));
+        sandbox_tell_generation(sb, by, NULL, run);
+    for (size_t i = 0; run[0] && i < found->edits.count; i++)
+        sandbox_wrote(sb, found->edits.items[i].path, run);
     (void)pthread_mutex_unlock(&sb->lock);
     return 0;
 }

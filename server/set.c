@@ -125,6 +125,7 @@ static struct plan_op *push(struct set *s, const struct change_op *op, struct er
         .base_kind = op->base_kind,
         .mode = op->mode,
         .recursive = op->recursive,
+        .keep = op->keep,
         .has_hash = op->has_hash,
         .base = op->base,
         .hash = op->hash};

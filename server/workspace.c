@@ -14,6 +14,8 @@
 #define MARKED_MAX 4
 #define SETTLED_NS INT64_C(11000000)
 
+#define KEPT_PREFIX "cf_" /* sandbox_kept.c */
+
 struct workspaces {
     char *root, *cache, *staging, *displaced;
     struct space most; /* bytes 0: none was told */
@@ -176,7 +178,7 @@ int workspace_make(const struct workspaces *all, const char *id, struct tree_ide
     return r;
 }
 
-static int count_entries(int dir_fd, unsigned *ret, struct err *e)
+static int count_displaced(int dir_fd, unsigned *ret, uint64_t *ret_kept_bytes, struct err *e)
 {
     CLEANUP(fd_closep) int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     CLEANUP(dir_closep) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -185,8 +187,13 @@ static int count_entries(int dir_fd, unsigned *ret, struct err *e)
     if (!dir)
         return err_set(e, errno, "read a directory");
     (void)fd_take(&fd);
-    while ((d = readdir(dir)) != NULL)
-        *ret += d->d_name[0] != '.';
+    while ((d = readdir(dir)) != NULL) {
+        struct stat st;
+        bool kept = strncmp(d->d_name, KEPT_PREFIX, strlen(KEPT_PREFIX)) == 0;
+        *ret += d->d_name[0] != '.' && !kept;
+        if (kept && fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+            *ret_kept_bytes += (uint64_t)st.st_size;
+    }
     return 0;
 }
 
@@ -202,7 +209,7 @@ static int open_all(
     if (r == 0)
         r = open_owned(all->displaced, id, &ws->displaced_fd, e);
     if (r == 0)
-        r = count_entries(ws->displaced_fd, &ws->displaced_count, e);
+        r = count_displaced(ws->displaced_fd, &ws->displaced_count, &ws->kept_bytes, e);
     if (r == 0)
         r = tree_open(ws->cache_path, &ws->cache, e);
     if (r == 0)

@@ -42,6 +42,7 @@ struct workspace {
     struct tree_identity identity;
     char *path, *cache_path; /* absolute */
     unsigned displaced_count;
+    uint64_t kept_bytes; /* of kept versions (sandbox_kept.c), which lie among the displaced ones */
     atomic_uint_fast64_t sets; /* numbers for staging names */
     pthread_mutex_t lock;      /* manifest */
     struct manifest *manifest;

@@ -7,15 +7,16 @@
 #include "shared/banned.h"
 
 static const struct wire_kind kinds[CHANGE_KIND_END] = {
-    [CHANGE_PUT] = {"put", WIRE_HAS_MODE | WIRE_HAS_RESULT, 0},
-    [CHANGE_PATCH] = {"patch", WIRE_HAS_MODE | WIRE_HAS_RESULT | WIRE_HAS_DELTA, WIRE_FLAG_OPEN},
+    [CHANGE_PUT] = {"put", WIRE_HAS_MODE | WIRE_HAS_RESULT, WIRE_FLAG_KEEP},
+    [CHANGE_PATCH] = {"patch", WIRE_HAS_MODE | WIRE_HAS_RESULT | WIRE_HAS_DELTA,
+        WIRE_FLAG_OPEN | WIRE_FLAG_KEEP},
     [CHANGE_EDIT] = {"edit", WIRE_HAS_TEXTS, 0},
     [CHANGE_MOVE] = {"move", WIRE_HAS_TO, 0},
     [CHANGE_COPY] = {"copy", WIRE_HAS_RESULT | WIRE_HAS_TO, 0},
     [CHANGE_MKDIR] = {"mkdir", WIRE_HAS_MODE, 0},
-    [CHANGE_SYMLINK] = {"symlink", WIRE_HAS_TARGET, 0},
+    [CHANGE_SYMLINK] = {"symlink", WIRE_HAS_TARGET, WIRE_FLAG_KEEP},
     [CHANGE_CHMOD] = {"chmod", WIRE_HAS_MODE, 0},
-    [CHANGE_DELETE] = {"delete", 0, WIRE_FLAG_RECURSIVE},
+    [CHANGE_DELETE] = {"delete", 0, WIRE_FLAG_RECURSIVE | WIRE_FLAG_KEEP},
 };
 
 const struct wire_kind *wire_kind(unsigned kind)
@@ -64,6 +65,8 @@ const char *wire_op_fault(const struct change_op *op, enum proto_error *ret_code
     if ((op->recursive && !(k->flags & WIRE_FLAG_RECURSIVE)) ||
         (op->open && !(k->flags & WIRE_FLAG_OPEN)))
         return "has a flag that its kind does not have";
+    if (op->keep && (!(k->flags & WIRE_FLAG_KEEP) || op->base_kind != CHANGE_BASE_HASH))
+        return "keeps what it displaces and does not name its hash";
     if ((k->fields & WIRE_HAS_MODE) ? op->mode > 0777 : op->mode != 0)
         return "has a mode beyond the permission bits 0777";
     if ((k->fields & WIRE_HAS_TEXTS) &&

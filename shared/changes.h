@@ -70,6 +70,8 @@ struct change_op {
     bool recursive;   /* DELETE */
     bool open;        /* PATCH: hash and length are not known yet. No hash; content_len is
                          CHANGE_LEN_UNKNOWN; the last HASH_BYTES of the content are the result's hash */
+    bool keep; /* PUT PATCH SYMLINK DELETE: what was there is kept: the sender never had it. Base kind
+                  HASH only */
     uint64_t content_len; /* bytes that follow: PUT: size; PATCH: of the delta; else 0.
                              CHANGE_LEN_UNKNOWN for a PUT whose source ends by itself (uploads) */
     const uint8_t *old_text, *new_text; /* EDIT */

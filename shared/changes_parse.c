@@ -140,6 +140,7 @@ int wire_parse_op(const uint8_t *payload, size_t len, struct wire_paths *paths,
     ret->kind = (enum change_kind)kind;
     ret->recursive = flags & WIRE_FLAG_RECURSIVE;
     ret->open = flags & WIRE_FLAG_OPEN;
+    ret->keep = flags & WIRE_FLAG_KEEP;
     ret->base_kind = (enum change_base)base_kind;
     if (base_kind == CHANGE_BASE_HASH)
         get_hash(&c, &ret->base);

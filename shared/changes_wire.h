@@ -17,6 +17,7 @@
 #define WIRE_FLAG_RECURSIVE 0x01u
 #define WIRE_FLAG_OPEN 0x02u
 #define WIRE_OPEN_MAX (CHANGES_FILE_MAX + HASH_BYTES) /* content of an open operation */
+#define WIRE_FLAG_KEEP 0x04u
 #define WIRE_EPOCH_MAX (sizeof(((struct changes_begin *)0)->epoch) - 1)
 
 enum wire_frame { WIRE_BEGIN = 1, WIRE_OP, WIRE_DATA, WIRE_END };

@@ -131,7 +131,8 @@ static int encode_op(const struct change_op *op, struct buf *p)
 
     TRY(r, buf_add_u8(p, (uint8_t)op->kind));
     TRY(r, buf_add_u8(p, (uint8_t)((op->recursive ? WIRE_FLAG_RECURSIVE : 0) |
-                                   (op->open ? WIRE_FLAG_OPEN : 0))));
+                                   (op->open ? WIRE_FLAG_OPEN : 0) |
+                                   (op->keep ? WIRE_FLAG_KEEP : 0))));
     TRY(r, buf_add_u8(p, (uint8_t)op->base_kind));
     if (op->base_kind == CHANGE_BASE_HASH)
         TRY(r, buf_add(p, op->base.b, HASH_BYTES));

@@ -34,7 +34,7 @@ struct sample {
     const char *delta;
     size_t delta_len;
     const char *old_text, *new_text;
-    bool recursive;
+    bool recursive, keep;
 };
 
 static struct change_op op_of(const struct sample *s)
@@ -44,7 +44,8 @@ static struct change_op op_of(const struct sample *s)
         .to = s->to,
         .base_kind = s->base,
         .mode = s->mode,
-        .recursive = s->recursive};
+        .recursive = s->recursive,
+        .keep = s->keep};
 
     if (s->base_of)
         hash_buf(s->base_of, strlen(s->base_of), &op.base);
@@ -648,6 +649,8 @@ static void test_writer_refuses(void **unused)
         {.kind = CHANGE_DELETE, .path = "a", .mode = 0644},                   /* has no mode */
         {.kind = CHANGE_CHMOD, .path = "a", .mode = 01777},                   /* mode */
         {.kind = CHANGE_CHMOD, .path = "a", .mode = 0644, .recursive = true}, /* flag */
+        {.kind = CHANGE_DELETE, .path = "a", .keep = true}, /* keeps it knows not what */
+        {.kind = CHANGE_CHMOD, .path = "a", .mode = 0644, .keep = true}, /* displaces nothing */
         {.kind = CHANGE_MOVE, .path = "a"},                                   /* to */
         {.kind = CHANGE_MOVE, .path = "a", .to = "/b"},                       /* to */
         {.kind = CHANGE_SYMLINK, .path = "a", .to = ""},                      /* target */

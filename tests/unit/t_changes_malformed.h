@@ -76,6 +76,9 @@ static const struct malformed malformed[] = {
     {BAD("kind 10"), {BEGIN, OP("\x0a\0\0" A)}},
     {BAD("kind 255"), {BEGIN, OP("\xff\0\0" A)}},
     {BAD("flags 0x02"), {BEGIN, OP("\x09\2\0" A)}},
+    {BAD("does not name its hash"), {BEGIN, OP("\x09\4\0" A)}}, /* keep, base any */
+    {BAD("flags 0x04"), {BEGIN, OP("\6\4\0" A "\1\xff")}}, /* keep, of a kind that displaces nothing */
+    {BAD("flags 0x08"), {BEGIN, OP("\x09\10\0" A)}},
     {BAD("flags 0x01"), {BEGIN, OP("\6\1\0" A "\1\xff")}}, /* the flag of another kind */
     {BAD("base kind 4"), {BEGIN, OP("\x09\0\4" A)}},
     {BAD("kind 0"), {BEGIN, OP("")}},
