@@ -43,6 +43,7 @@ int delta_signature_check(const void *head, size_t head_len, uint64_t len, struc
 int delta_against(const void *sig, size_t len, int fd, uint64_t size, delta_sink *sink, void *ctx,
     struct err *e)
 {
+    CLEANUP(delta_sums_freep) struct delta_sums *loaded = NULL; /* outlives the job */
     CLEANUP(delta_job_freep) struct delta_job *job = NULL;
     CLEANUP(freep) uint8_t *data = malloc(DELTA_CHUNK);
     struct buf sums = {.data = (uint8_t *)(uintptr_t)sig, .len = len};
@@ -51,7 +52,9 @@ int delta_against(const void *sig, size_t len, int fd, uint64_t size, delta_sink
         return r;
     if (!data)
         return err_set(e, ENOMEM, "make a delta");
-    r = delta_job_match(&sums, &job);
+    r = delta_sums_load(&sums, &loaded);
+    if (r == 0)
+        r = delta_job_match(loaded, &job);
     for (uint64_t at = 0; r == 0; at += DELTA_CHUNK) {
         uint64_t left = size > at ? size - at : 0;
         size_t n = left < DELTA_CHUNK ? (size_t)left : DELTA_CHUNK;
