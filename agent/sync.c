@@ -12,6 +12,7 @@
 #include "shared/banned.h"
 
 #define STEP_MS 1000
+#define FIRST_SETS 3u /* that are smaller than the others, when there are many changes */
 
 /* ---- open and close */
 
@@ -46,6 +47,8 @@ int sync_open(const struct sync_config *config, struct sync **ret, struct err *e
     s->queue_end = &s->queue;
     s->started_ns = io_now_ns();
     buf_init(&s->deferred, INDEX_LOG_MAX);
+    buf_init(&s->scratch, SYNC_MEMORY_FILE + 1);
+    sync_pack_init(s);
     s->rules = ignore_new(true);
     int r = 0;
     if (!s->rules || asprintf(&s->changes_path, "/v1/sandboxes/%s/changes", s->link.sandbox) < 0) {
@@ -105,6 +108,8 @@ void sync_close(struct sync *s)
     sync_names_free(&s->told);
     sync_names_free(&s->unsettled);
     buf_release(&s->deferred);
+    buf_release(&s->scratch);
+    sync_pack_drop(s);
     fd_closep(&s->dir_fd);
     fd_closep(&s->lock_fd);
     free(s->changes_path);
@@ -269,21 +274,29 @@ static int add_set(struct sync *s, size_t from, size_t to, struct err *e)
     return 0;
 }
 
+/* How large a set may be. The first ones of many are small, so that the server has something to do
+ * while the next ones are read; a large file is alone in its set, for it is streamed. */
+static bool is_full(const struct sync *s, size_t sets, size_t from, size_t i, uint64_t bytes)
+{
+    size_t shift = sets < FIRST_SETS ? FIRST_SETS - sets : 0;
+    return i + 1 - from >= ((size_t)SYNC_SET_OPS >> shift) || bytes >= (SYNC_SET_BYTES >> shift) ||
+           s->fresh[i].size > SYNC_MEMORY_FILE ||
+           (i + 1 < s->fresh_count && s->fresh[i + 1].size > SYNC_MEMORY_FILE);
+}
+
 static int plan(struct sync *s, struct err *e)
 {
-    size_t from = 0;
+    size_t from = 0, sets = s->fresh_count > SYNC_SET_OPS ? 0 : FIRST_SETS;
     uint64_t bytes = 0;
     int r = 0;
     for (size_t i = 0; r == 0 && i < s->fresh_count; i++) {
         bytes += s->fresh[i].size;
-        /* A large file ends its set: its content is streamed behind the rest. */
-        bool full = i + 1 - from >= SYNC_SET_OPS || bytes >= SYNC_SET_BYTES ||
-                    s->fresh[i].size > SYNC_MEMORY_FILE;
-        if (!full && i + 1 < s->fresh_count)
+        if (i + 1 < s->fresh_count && !is_full(s, sets, from, i, bytes))
             continue;
         r = add_set(s, from, i + 1, e);
         from = i + 1;
         bytes = 0;
+        sets++;
     }
     drop_fresh(s);
     return r;

@@ -7,6 +7,8 @@
  *     sync_gone.c   vanished files, which may have been moved
  *     sync_names.c  sets of paths
  *     sync_set.c    operations → the body of one request, in memory or streamed
+ *     sync_read.c   small files as they were at one time
+ *     sync_pack.c   the body's compression while it is built
  *     sync_send.c   sets in flight, their answers
  *     sync_base.c   first contact, another epoch, repair after a refusal
  *     sync_audit.c  do both sides hold the same?
@@ -79,8 +81,9 @@ struct sync_set {
     uint32_t ops;
     uint64_t content_bytes;
     struct buf log;    /* for the index */
-    struct buf raw;    /* frames */
+    struct buf raw;    /* frames; those that were not compressed yet, once that has begun */
     struct buf packed; /* the same, compressed; empty if that does not pay */
+    bool packing;      /* the compressor has the beginning: the sync's own is in use for it */
     struct changes_writer *writer;
     /* A large content that follows the frames in raw. */
     int stream_fd; /* -1: none */
@@ -143,6 +146,9 @@ struct sync {
     struct sync_names *contested; /* the server had something else there */
     struct sync_names *told;      /* skipped paths that were reported */
     struct sync_names *unsettled; /* changed while they were read */
+    ZSTD_CCtx *zstd;              /* of sets in memory, one after the other; NULL until needed */
+    struct buf scratch;           /* of whoever reads a small file */
+    struct buf spare_raw, spare_packed; /* memory of sets that are done, for the next one */
     struct sync_sig_job *jobs;
     size_t job_count;
 
@@ -207,6 +213,28 @@ int sync_set_open(struct sync_set *set, const struct change_op *op, const struct
 int sync_set_finish(struct sync *s, struct sync_set *set, struct err *e) WARN_UNUSED;
 struct sync_set *sync_set_new(struct sync *s);
 void sync_set_free(struct sync_set *set);
+
+/* ---- sync_read.c */
+/* All of a small file into s->scratch, as it was at one time if it ever holds still; else the path
+ * is one of those that are unsettled. *stat and *seen_ns: from before, then those that it was read
+ * with. -ENOBUFS when it is no small file any more. */
+int sync_read_small(
+    struct sync *s, const char *path, int fd, struct tree_stat *stat, int64_t *seen_ns) WARN_UNUSED;
+
+/* ---- sync_pack.c */
+/* Frames of one set: the planned 4 MiB, what files grew by since, paths of 1000 operations. */
+#define SYNC_RAW_MAX (64u * 1024 * 1024)
+#define SYNC_PACK_PIECE (256u * 1024) /* frames are compressed once there are so many */
+void sync_pack_init(struct sync *s);
+/* Compress what is in raw, if there is enough of it to begin with. */
+int sync_pack_more(struct sync_set *set) WARN_UNUSED;
+/* The end, for a set in memory: the request's body and encoding. */
+int sync_pack_end(struct sync_set *set) WARN_UNUSED;
+int sync_pack_level(const struct sync *s);
+/* Exchange two buffers of the same maximum; both are empty then. */
+void sync_pack_swap(struct buf *a, struct buf *b);
+/* The compressor and the spare memory are not needed for now. */
+void sync_pack_drop(struct sync *s);
 
 /* ---- sync_send.c */
 /* May another set be built and sent now? */

@@ -339,62 +339,28 @@ static int emit_put(
     return sync_set_stream(m->set, &op, fd, m->e);
 }
 
-static bool same_file(const struct tree_stat *a, const struct tree_stat *b)
-{
-    return a->size == b->size && a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;
-}
-
-/* All of a small file, as it was at one time if it ever holds still. m->st is from before. */
-static int read_whole(struct emit *m, int fd, struct buf *b)
-{
-    for (int i = 0;; i++) {
-        struct stat st;
-        struct tree_stat after;
-        buf_reset(b);
-        int r = lseek(fd, 0, SEEK_SET) < 0 ? -errno : io_read_rest(fd, b);
-        if (r < 0)
-            return r;
-        if (fstat(fd, &st) < 0)
-            return -errno;
-        tree_stat_of(&st, &after);
-        if (same_file(&m->st, &after) && b->len == after.size)
-            return 0;
-        if (i + 1 == SYNC_READ_TRIES) {
-            (void)sync_names_add(&m->s->unsettled, m->path);
-            return 0;
-        }
-        m->seen_ns = (int64_t)io_wall_ns();
-        m->st = after;
-    }
-}
-
 static int add_small(struct emit *m, int fd)
 {
-    CLEANUP(buf_release) struct buf b;
+    struct buf *b = &m->s->scratch; /* the same memory for each file */
     struct hash hash;
-    /* Room for a file that grows while it is read, twice over. */
-    buf_init(&b, 4 * SYNC_MEMORY_FILE);
-    int r =
-        buf_reserve(&b, m->st.size < SYNC_MEMORY_FILE ? (size_t)m->st.size + 1 : SYNC_MEMORY_FILE);
-    if (r == 0)
-        r = read_whole(m, fd, &b);
+    int r = sync_read_small(m->s, m->path, fd, &m->st, &m->seen_ns);
     if (r == -ENOBUFS) { /* it grows too fast: next time it is a large one */
         (void)sync_names_add(&m->s->unsettled, m->path);
         return 0;
     }
     if (r < 0)
         return err_set(m->e, -r, "read '%s'", m->path);
-    hash_buf(buf_str(&b), b.len, &hash);
-    r = add_known(m, &hash, b.len);
+    hash_buf(buf_str(b), b->len, &hash);
+    r = add_known(m, &hash, b->len);
     if (r < 0)
         return r;
     if (r == 1)
-        return note(m, &hash, b.len, NULL);
-    r = b.len == m->st.size ? try_delta(m, &fd, &hash) : 0;
+        return note(m, &hash, b->len, NULL);
+    r = b->len == m->st.size ? try_delta(m, &fd, &hash) : 0;
     if (r != 0)
         return r < 0 ? r : 0;
-    r = emit_put(m, &hash, b.len, b.data, -1);
-    return r < 0 ? r : sent(m, &hash, b.len, NULL);
+    r = emit_put(m, &hash, b->len, b->data, -1);
+    return r < 0 ? r : sent(m, &hash, b->len, NULL);
 }
 
 /* A file of which only pieces are in memory at a time. Takes over *fd if it is streamed. */

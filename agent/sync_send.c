@@ -213,6 +213,8 @@ static void set_done(void *ctx, int result, struct client_response *response, co
             fail(s, SYNC_FATAL, &late);
         buf_reset(&s->deferred);
     }
+    if (s->flying_count == 0 && !s->queue)
+        sync_pack_drop(s);
     /* The next set goes out from here, whoever drives the client: a run may wait for it. One in
      * which nothing is left to send goes nowhere, so the one behind it is due as well. */
     do

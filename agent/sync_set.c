@@ -10,11 +10,7 @@
 
 #include "shared/banned.h"
 
-/* Frames of one set: the planned 4 MiB, what files grew by since, paths of 1000 operations. */
-#define RAW_MAX (64u * 1024 * 1024)
 #define STREAM_PIECE CHANGES_DATA_MAX
-#define PACK_MIN 1024 /* bytes: below, compression does not pay */
-#define PACK_LEVEL 1
 #define SAMPLE_BYTES (128 * 1024)
 
 struct sync_set *sync_set_new(struct sync *s)
@@ -25,8 +21,8 @@ struct sync_set *sync_set_new(struct sync *s)
     set->sync = s;
     set->stream_fd = -1;
     buf_init(&set->log, INDEX_LOG_MAX);
-    buf_init(&set->raw, RAW_MAX);
-    buf_init(&set->packed, ZSTD_COMPRESSBOUND(RAW_MAX));
+    buf_init(&set->raw, SYNC_RAW_MAX);
+    buf_init(&set->packed, ZSTD_COMPRESSBOUND(SYNC_RAW_MAX));
     buf_init(&set->out, 1024 * 1024);
     return set;
 }
@@ -39,6 +35,10 @@ void sync_set_free(struct sync_set *set)
         free(set->items[i].path);
     free(set->items);
     buf_release(&set->log);
+    if (set->raw.cap > set->sync->spare_raw.cap)
+        sync_pack_swap(&set->raw, &set->sync->spare_raw);
+    if (set->packed.cap > set->sync->spare_packed.cap)
+        sync_pack_swap(&set->packed, &set->sync->spare_packed);
     buf_release(&set->raw);
     buf_release(&set->packed);
     buf_release(&set->out);
@@ -62,6 +62,7 @@ int sync_set_begin(struct sync *s, struct sync_set *set, struct err *e)
     };
     memcpy(begin.client, state->client, sizeof(begin.client));
     memcpy(begin.epoch, state->epoch, sizeof(begin.epoch));
+    sync_pack_swap(&set->raw, &s->spare_raw);
     set->writer = changes_writer_new();
     int r = set->writer ? changes_write_begin(set->writer, &begin, &set->raw) : -ENOMEM;
     return r < 0 ? err_set(e, -r, "begin a change set") : 0;
@@ -72,6 +73,8 @@ int sync_set_op(struct sync_set *set, const struct change_op *op, const void *da
     int r = changes_write_op(set->writer, op, &set->raw);
     if (r == 0 && op->content_len)
         r = changes_write_data(set->writer, data, (size_t)op->content_len, &set->raw);
+    if (r == 0)
+        r = sync_pack_more(set);
     if (r < 0)
         return err_set(e, -r, "add '%s' to a change set", op->path);
     set->ops++;
@@ -210,7 +213,7 @@ static ssize_t read_body(void *ctx, void *data, size_t len)
 }
 
 /* Does the beginning of the content shrink? */
-static bool shrinks(int fd)
+static bool shrinks(int fd, int level)
 {
     CLEANUP(freep) uint8_t *data = malloc(SAMPLE_BYTES);
     CLEANUP(freep) uint8_t *packed = malloc(ZSTD_COMPRESSBOUND(SAMPLE_BYTES));
@@ -219,8 +222,7 @@ static bool shrinks(int fd)
     ssize_t n = io_pread_full(fd, data, SAMPLE_BYTES, 0);
     if (n <= 0)
         return false;
-    size_t size =
-        ZSTD_compress(packed, ZSTD_COMPRESSBOUND(SAMPLE_BYTES), data, (size_t)n, PACK_LEVEL);
+    size_t size = ZSTD_compress(packed, ZSTD_COMPRESSBOUND(SAMPLE_BYTES), data, (size_t)n, level);
     return !ZSTD_isError(size) && size < (size_t)n / 10 * 9;
 }
 
@@ -229,37 +231,22 @@ static int prepare_stream(struct sync_set *set)
     set->request.read_body = read_body;
     set->request.stream_len = UINT64_MAX;
     set->request.ctx = set;
-    if (!shrinks(set->stream_fd))
+    int level = sync_pack_level(set->sync);
+    if (!set->packing && !shrinks(set->stream_fd, level))
         return 0;
-    set->zstd = ZSTD_createCCtx();
-    if (!set->zstd ||
-        ZSTD_isError(ZSTD_CCtx_setParameter(set->zstd, ZSTD_c_compressionLevel, PACK_LEVEL)))
-        return -ENOMEM;
+    if (set->packing) { /* many small files before it: it goes on where they end */
+        set->zstd = ptr_take(&set->sync->zstd);
+        struct buf begun = set->packed;
+        set->packed = set->out;
+        set->out = begun;
+    } else {
+        set->zstd = ZSTD_createCCtx();
+        if (!set->zstd ||
+            ZSTD_isError(ZSTD_CCtx_setParameter(set->zstd, ZSTD_c_compressionLevel, level)))
+            return -ENOMEM;
+    }
     set->stream_packed = true;
     set->request.content_encoding = "zstd";
-    return 0;
-}
-
-static int pack(struct sync_set *set)
-{
-    set->request.body = set->raw.data;
-    set->request.body_len = set->raw.len;
-    if (set->raw.len < PACK_MIN)
-        return 0;
-    int r = buf_reserve(&set->packed, ZSTD_compressBound(set->raw.len));
-    if (r < 0)
-        return r;
-    size_t size = ZSTD_compress(set->packed.data, ZSTD_compressBound(set->raw.len), set->raw.data,
-        set->raw.len, PACK_LEVEL);
-    if (ZSTD_isError(size) || size >= set->raw.len / 20 * 19) {
-        buf_release(&set->packed);
-        return 0;
-    }
-    set->packed.len = size;
-    set->request.body = set->packed.data;
-    set->request.body_len = size;
-    set->request.content_encoding = "zstd";
-    buf_release(&set->raw);
     return 0;
 }
 
@@ -270,6 +257,6 @@ int sync_set_finish(struct sync *s, struct sync_set *set, struct err *e)
     set->request.content_type = PROTO_CHANGES_TYPE;
     int r = set->stream_fd >= 0 ? prepare_stream(set) : changes_write_end(set->writer, &set->raw);
     if (r == 0 && set->stream_fd < 0)
-        r = pack(set);
+        r = sync_pack_end(set);
     return r < 0 ? err_set(e, -r, "finish a change set") : 0;
 }
