@@ -228,7 +228,8 @@ static int add_known(struct emit *m, const struct hash *hash, uint64_t size)
         return r < 0 ? r : 1;
     }
     const struct manifest_entry *same = manifest_by_hash(known, hash, size);
-    if (same && !m->old && size >= COPY_MIN_BYTES) {
+    /* Onto a file, too: its base says what the copy replaces. */
+    if (same && size >= COPY_MIN_BYTES) {
         r = add_copy(m, same, hash);
         return r < 0 ? r : 1;
     }

@@ -7,11 +7,9 @@
 
 #include "shared/banned.h"
 
-/* librsync's sums cost ten times the block hashes, and help only where one change has several
- * places: at once for files that have proved to be edited, for all where there is time (a watcher
- * that idles). */
-#define COMPLETE_EDITED (UINT64_C(8) * 1024 * 1024)
-#define COMPLETE_IDLE (UINT64_C(64) * 1024 * 1024)
+/* librsync's sums cost ten times the block hashes: only for small files, and there at once for
+ * those that have proved to be edited, for all where there is time (a watcher that idles). */
+#define COMPLETE_MAX (UINT64_C(8) * 1024 * 1024)
 #define JOBS_MAX 100000
 
 int sync_sig_want(struct sync *s, const char *path, const struct hash *hash, uint64_t size,
@@ -48,8 +46,7 @@ static void make(struct sync *s, const struct sync_sig_job *job)
     CLEANUP(delta_sig_freep) struct delta_sig *sig = NULL;
     struct tree_stat st;
     struct hash hash;
-    bool complete =
-        s->patient ? job->size <= COMPLETE_IDLE : job->edited && job->size <= COMPLETE_EDITED;
+    bool complete = job->size <= COMPLETE_MAX && (s->patient || job->edited);
     /* Without it the next change of this file costs more bytes, that is all. */
     if (job->sig && !complete) {
         (void)!index_sig_save(s->index, &job->hash, job->sig);

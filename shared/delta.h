@@ -8,10 +8,9 @@
  *     delta_patch(basis_fd, delta source, sink, new size, …)    on the receiver
  *
  * A signature holds the hash of each fixed block, which finds in one pass of XXH3 what stands where
- * it stood or was shifted by the difference in size, and librsync's sums for what lies between;
- * those cost 10 × more and may be added later (delta_sig_complete), when there is time: without
- * them what lies between is sent as it is. Block size: clamp(2^ceil(log2(size / 2^18)), 1 KiB, 64
- * KiB).
+ * it stood or was shifted by the difference in size, and a mark of each, which finds it anywhere in
+ * what lies between. librsync's sums do the same there; they cost 10 x more and may be added
+ * (delta_sig_complete). Block size: clamp(2^ceil(log2(size / 2^18)), 1 KiB, 64 KiB).
  *
  * Deltas are librsync streams (magic 0x72730236). They carry no size and no checksum: the caller
  * names base, size and hash around them and verifies the result. A foreign delta never reaches

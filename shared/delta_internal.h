@@ -6,6 +6,7 @@
  *     delta_cmd.c    commands of a delta stream: strict parser, encoder; pure
  *     delta_sig.c    signatures: make, complete, save, load
  *     delta_scan.c   which blocks of the old version are in the new one
+ *     delta_search.c old blocks anywhere in a gap
  *     delta_make.c   compose the stream
  *     delta_foreign.c  deltas against foreign signatures
  *     delta_patch.c  apply a foreign stream
@@ -28,6 +29,7 @@ struct delta_sig {
     uint32_t block;   /* bytes per block, a power of two; the last one may be shorter */
     uint32_t count;   /* of blocks */
     uint64_t *blocks; /* XXH3-64 of each; NULL if there is none */
+    uint32_t *marks;  /* delta_mark of each; of one that is shorter: 0 */
     struct buf sums;  /* librsync's signature file; empty until completed */
 };
 
@@ -101,6 +103,21 @@ int delta_scan_feed(struct delta_scan *s, const uint8_t *data, size_t len, uint6
     size_t *ret_used) WARN_UNUSED;
 /* After the last byte. */
 int delta_scan_end(struct delta_scan *s) WARN_UNUSED;
+
+/* ---- delta_search.c */
+
+/* What a block is looked for by: the same content has the same mark. */
+uint32_t delta_mark(const uint8_t *data, size_t block);
+
+/* Tables of a signature's blocks, borrowed; made when they are needed: 52 bytes for each block. */
+struct delta_search;
+int delta_search_new(const struct delta_sig *sig, struct delta_search **ret) WARN_UNUSED;
+void delta_search_free(struct delta_search *s);
+/* Tell what the bytes [from, from + len) of the new version (fd, size) are made of. Gaps come in
+ * rising order; a block that reaches over the end of one is continued in the next if that is
+ * adjacent. */
+int delta_search_gap(struct delta_search *s, int fd, uint64_t size, uint64_t from, uint64_t len,
+    const struct delta_found *found, struct err *e) WARN_UNUSED;
 
 /* ---- delta_cmd.c */
 

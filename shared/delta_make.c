@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A delta in one pass over the new version: what delta_scan.c finds becomes commands while the file
- * is still read, so that whoever applies them can begin. A gap is read once more and sent as it is,
- * or through librsync when there are sums and it is worth it.
+ * is still read, so that whoever applies them can begin. A gap is read once more: searched
+ * for blocks at any place (delta_search.c; through librsync when there are its sums) if it is worth
+ * it, and sent as far as nothing was found.
  *
  * The hash is of the bytes of the pass. If a gap changes before it is read again, or two blocks
  * share an XXH3-64, the delta makes another file than the hash says: the receiver compares and
@@ -16,7 +17,8 @@
 
 #include "shared/banned.h"
 
-#define SMALL_GAP_BLOCKS 8 /* librsync would find little in it */
+#define SMALL_GAP_BLOCKS 2 /* little would be found in it */
+#define BLOCKS_PER_BYTE 16 /* tables of more blocks cost more than this many bytes of a gap */
 #define OUTPUT_BUFFER (64 * 1024)
 #define EAGER_COPY                                                                                 \
     (UINT64_C(8) * 1024 * 1024) /* a copy is told at this length, if it is waited for */
@@ -33,7 +35,9 @@ struct composer {
     struct buf out;
     struct delta_sums *sums;     /* for librsync; loaded at the first gap that needs them */
     struct delta_parser *parser; /* of librsync's stream */
+    struct delta_search *search; /* made at the first gap that needs it */
     int fd;                      /* the new version */
+    uint64_t size;
     struct err *e;
 };
 
@@ -204,17 +208,30 @@ static int found_copy(void *ctx, uint64_t pos, uint64_t len)
     return compose_copy(ctx, pos, len);
 }
 
-static int found_gap(void *ctx, uint64_t from, uint64_t len)
+static int literal_gap(void *ctx, uint64_t from, uint64_t len)
 {
     struct composer *c = ctx;
 
-    if (c->sig->count && delta_sig_is_complete(c->sig) &&
-        len > (uint64_t)SMALL_GAP_BLOCKS * c->sig->block)
-        return compose_matched(c, from, len);
     if (len > c->max_bytes - c->written)
         return err_say(c->e, E2BIG, "the delta is larger than it may be");
     int r = compose_literal(c, len);
     return r < 0 ? r : compose_range(c, NULL, c->fd, from, len);
+}
+
+static int found_gap(void *ctx, uint64_t from, uint64_t len)
+{
+    struct composer *c = ctx;
+    const struct delta_sig *sig = c->sig;
+
+    if (len <= (uint64_t)SMALL_GAP_BLOCKS * sig->block || sig->count == 0 ||
+        sig->count / BLOCKS_PER_BYTE > len)
+        return literal_gap(c, from, len);
+    if (delta_sig_is_complete(sig))
+        return compose_matched(c, from, len);
+    if (!c->search && delta_search_new(sig, &c->search) < 0)
+        return err_set(c->e, ENOMEM, "make a delta");
+    struct delta_found found = {found_copy, literal_gap, c};
+    return delta_search_gap(c->search, c->fd, c->size, from, len, &found, c->e);
 }
 
 /* ---- the maker */
@@ -238,6 +255,7 @@ void delta_maker_free(struct delta_maker *m)
         return;
     buf_release(&m->c.out);
     delta_sums_free(m->c.sums);
+    delta_search_free(m->c.search);
     delta_sig_free(m->made);
     hash_state_free(m->whole);
     free(m->data);
@@ -259,7 +277,7 @@ int delta_maker_new(const struct delta_sig *sig, int fd, uint64_t size, uint64_t
     if (!m)
         return err_set(e, ENOMEM, "make a delta");
     m->size = size;
-    m->c = (struct composer){.sig = sig, .max_bytes = max_bytes, .fd = fd};
+    m->c = (struct composer){.sig = sig, .max_bytes = max_bytes, .fd = fd, .size = size};
     buf_init(&m->c.out, OUTPUT_BUFFER);
     m->whole = hash_state_new();
     m->data = malloc(DELTA_CHUNK + DELTA_BLOCK_MAX);

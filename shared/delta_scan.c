@@ -95,6 +95,8 @@ static int scan_own(struct delta_scan *s, const uint8_t *data)
 
     if (s->made)
         s->made->blocks[s->own] = hash;
+    if (s->made && len == s->sig->block)
+        s->made->marks[s->own] = delta_mark(data, len);
     bool open = s->align != DELTA_MOVED && from >= s->pos;
     bool equal = s->own < s->sig->count && len == delta_sig_block_len(s->sig, s->own) &&
                  hash == s->sig->blocks[s->own];

@@ -12,8 +12,8 @@
 #include "shared/banned.h"
 
 /* The stored form: magic with version, u64 size, u32 block, u32 bytes of sums, the block hashes as
- * u64, the sums, XXH3-128 of all before. Big-endian. */
-#define STORED_MAGIC "SILTSIG\001"
+ * u64, their marks as u32, the sums, XXH3-128 of all before. Big-endian. */
+#define STORED_MAGIC "SILTSIG\002"
 #define STORED_MAGIC_BYTES 8
 #define STORED_HEADER (STORED_MAGIC_BYTES + 8 + 4 + 4)
 
@@ -70,7 +70,8 @@ static int sig_new(uint64_t size, struct delta_sig **ret, struct err *e)
     buf_init(&sig->sums, SUMS_MAX);
     if (sig->count) {
         sig->blocks = malloc(sizeof(*sig->blocks) * sig->count);
-        if (!sig->blocks)
+        sig->marks = calloc(sig->count, sizeof(*sig->marks));
+        if (!sig->blocks || !sig->marks)
             return err_set(e, ENOMEM, "make a signature");
     }
     *ret = ptr_take(&sig);
@@ -88,6 +89,7 @@ void delta_sig_free(struct delta_sig *sig)
     if (!sig)
         return;
     free(sig->blocks);
+    free(sig->marks);
     buf_release(&sig->sums);
     free(sig);
 }
@@ -118,6 +120,8 @@ static void hash_blocks(struct delta_sig *sig, uint64_t at, const uint8_t *data,
     for (size_t i = 0; i < len; i += sig->block) {
         size_t n = len - i < sig->block ? len - i : sig->block;
         sig->blocks[(at + i) / sig->block] = hash_block64(data + i, n);
+        if (n == sig->block)
+            sig->marks[(at + i) / sig->block] = delta_mark(data + i, n);
     }
 }
 
@@ -237,7 +241,7 @@ int delta_sig_save(const struct delta_sig *sig, struct buf *b)
 {
     const size_t start = b->len;
     struct hash digest;
-    int r = buf_reserve(b, STORED_HEADER + (size_t)sig->count * 8 + sig->sums.len + HASH_BYTES);
+    int r = buf_reserve(b, STORED_HEADER + (size_t)sig->count * 12 + sig->sums.len + HASH_BYTES);
 
     /* The room is there: none of these fails, and b stays as it was if the first did. */
     if (r == 0)
@@ -250,6 +254,8 @@ int delta_sig_save(const struct delta_sig *sig, struct buf *b)
         r = buf_add_u32(b, (uint32_t)sig->sums.len);
     for (uint32_t i = 0; r == 0 && i < sig->count; i++)
         r = buf_add_u64(b, sig->blocks[i]);
+    for (uint32_t i = 0; r == 0 && i < sig->count; i++)
+        r = buf_add_u32(b, sig->marks[i]);
     if (r == 0 && sig->sums.len)
         r = buf_add(b, sig->sums.data, sig->sums.len);
     if (r < 0)
@@ -282,10 +288,12 @@ int delta_sig_load(const void *data, size_t len, struct delta_sig **ret, struct 
     int r = sig_new(size, &sig, e);
     if (r < 0)
         return r;
-    if (c.left != (uint64_t)sig->count * 8 + sums_len + HASH_BYTES)
+    if (c.left != (uint64_t)sig->count * 12 + sums_len + HASH_BYTES)
         return damaged(e);
     for (uint32_t i = 0; i < sig->count; i++)
         sig->blocks[i] = cursor_u64(&c);
+    for (uint32_t i = 0; i < sig->count; i++)
+        sig->marks[i] = cursor_u32(&c);
     const uint8_t *sums = cursor_bytes(&c, sums_len);
     if (sums_len && !delta_job_sums_valid(sums, sums_len, sig->block, sig->count))
         return damaged(e);

@@ -241,7 +241,8 @@ static void fake_op(struct fake_work *w, const struct change_op *op, struct buf 
             fake_move(f, op->path, op->to);
         break;
     case CHANGE_COPY:
-        if (!entry || fake_find(f, op->to) || !hash_equal(&entry->hash, &op->hash)) {
+        above = fake_find(f, op->to);
+        if (!entry || (above && above->kind == TREE_DIR) || !hash_equal(&entry->hash, &op->hash)) {
             fake_conflict(w, op->path, false);
         } else {
             char *data = malloc(entry->len + 1);

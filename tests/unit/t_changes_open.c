@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /* shared/changes: a PATCH whose delta is made while it is sent. Its content ends where its frames
- * end, and the hash of the result is the last of it. */
+ * end, and the hash of the result is the last of it. Run from the project's root. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "shared/changes.h"
+#include "shared/io.h"
 
 #include "shared/banned.h"
 
@@ -159,9 +162,80 @@ static void test_what_is_no_open_patch(void **unused)
     buf_release(&body.b);
 }
 
+/* The bytes of a golden file: hexadecimal, up to a "#" in each line. */
+static void load_golden(const char *path, struct buf *bytes)
+{
+    struct err e = ERR_INIT;
+    struct buf text;
+    unsigned value;
+    int used;
+
+    if (io_read_file(path, BODY_MAX, &text, &e) < 0)
+        fail_msg("%s (run from the project's root)", e.msg);
+    buf_init(bytes, BODY_MAX);
+    for (const char *line = buf_str(&text); line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        for (; sscanf(line, " %2x%n", &value, &used) == 1; line += used)
+            assert_int_equal(buf_add_u8(bytes, (uint8_t)value), 0);
+    }
+    buf_release(&text);
+}
+
+static void test_golden(void **unused)
+{
+    static const char delta[] = "\x72\x73\x02\x36\x45\x00\x05\x05, you\x45\x05\x01";
+    struct changes_begin begin = {
+        .client = "abcdef.k7", .seq = 7, .parent = 6, .if_generation = CHANGES_NO_GENERATION};
+    struct change_op op = open_op;
+    struct changes_writer *w = changes_writer_new();
+    struct changes_reader *reader;
+    struct body stored = {.most = 5};
+    struct err e = ERR_INIT;
+    struct hash result;
+    struct buf made;
+    char content[64];
+    size_t have = 0;
+    ssize_t n;
+
+    (void)unused;
+    assert_non_null(w);
+    buf_init(&made, BODY_MAX);
+    op.path = "greeting";
+    hash_buf("hello\n", 6, &op.base);
+    hash_buf("hello, you\n", 11, &result);
+    assert_int_equal(changes_write_begin(w, &begin, &made), 0);
+    assert_int_equal(changes_write_op(w, &op, &made), 0);
+    assert_int_equal(changes_write_data(w, delta, 7, &made), 0);
+    memcpy(content, delta + 7, sizeof(delta) - 7); /* with its NUL, which is the delta's END */
+    memcpy(content + sizeof(delta) - 7, result.b, HASH_BYTES);
+    assert_int_equal(changes_write_data(w, content, sizeof(delta) - 7 + HASH_BYTES, &made), 0);
+    assert_int_equal(changes_write_end(w, &made), 0);
+    load_golden("tests/golden/changes-open.txt", &stored.b);
+    assert_int_equal(stored.b.len, made.len);
+    assert_memory_equal(stored.b.data, made.data, made.len);
+
+    reader = changes_reader_new(read_body, &stored);
+    assert_non_null(reader);
+    assert_int_equal(changes_read_begin(reader, &begin, &e), 0);
+    assert_int_equal(changes_read_op(reader, &op, &e), 1);
+    assert_true(op.open && op.size == 11);
+    while ((n = changes_read_data(reader, content + have, sizeof(content) - have, &e)) > 0)
+        have += (size_t)n;
+    assert_int_equal(n, 0);
+    assert_int_equal(have, sizeof(delta) + HASH_BYTES);
+    assert_memory_equal(content, delta, sizeof(delta));
+    assert_memory_equal(content + sizeof(delta), result.b, HASH_BYTES);
+    assert_int_equal(changes_read_op(reader, &op, &e), 0);
+    changes_reader_free(reader);
+    changes_writer_free(w);
+    buf_release(&made);
+    buf_release(&stored.b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_golden),
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_every_cut),
         cmocka_unit_test(test_what_is_no_open_patch),

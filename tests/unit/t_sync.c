@@ -278,6 +278,16 @@ static void test_moves_and_copies(void **state)
     assert_int_equal(renameat(f->fd, "copy", f->fd, "n/small"), 0);
     sync_now(f);
     expect_equal(f, 0);
+    /* A file gets the content of another one, as a copy and with no byte of it. */
+    static uint8_t first[3000];
+    fill_random(first, sizeof(first), 5);
+    make_file(f, "first", first, sizeof(first));
+    sync_now(f);
+    make_file(f, "first", data, sizeof(data));
+    sync_now(f);
+    expect_ops(f, "copy 1 chmod 1");
+    assert_int_equal(f->fake->content_bytes, 0);
+    expect_equal(f, 0);
     make_text(f, "p", "pppppppppp");
     make_text(f, "q", "qqqqqqqqqq");
     sync_now(f);
