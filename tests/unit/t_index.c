@@ -80,6 +80,7 @@ static void commit_put(struct index *ix, char *path, unsigned content)
     buf_init(&log, INDEX_LOG_MAX);
     assert_int_equal(index_put(ix, &entry, &log), 0);
     index_state(ix)->generation++;
+    (void)snprintf(index_state(ix)->epoch, sizeof(index_state(ix)->epoch), "ep");
     assert_int_equal(index_commit(ix, &log, &e), 0);
     buf_release(&log);
 }
@@ -215,18 +216,122 @@ static void test_torn_tails(void **state)
     buf_release(&whole);
 }
 
-/* One wrong bit anywhere never gets through. */
+/* What follows the last record, whatever it is, costs nothing of what was committed before it. */
+static void test_garbage_behind(void **state)
+{
+    const struct fixture *f = *state;
+    struct err e = ERR_INIT;
+    struct buf whole;
+    char path[128], client[CHANGES_CLIENT_MAX + 1];
+    uint8_t garbage[300];
+    (void)snprintf(path, sizeof(path), "%s/" INDEX_FILE, f->dir);
+    for (unsigned kind = 0; kind < 4; kind++) {
+        struct index *ix = open_index(f);
+        (void)snprintf(client, sizeof(client), "%s", index_state(ix)->client);
+        commit_put(ix, "a", kind);
+        index_close(ix);
+        /* Zeros (of a file system after a power cut), ones, noise, a record's length and no more. */
+        memset(garbage, kind == 1 ? 0xff : 0, sizeof(garbage));
+        for (size_t i = 0; kind == 2 && i < sizeof(garbage); i++)
+            garbage[i] = (uint8_t)(i * 151 + 7);
+        garbage[3] = kind == 3 ? 200 : garbage[3];
+        assert_int_equal(io_read_file(path, 1 << 20, &whole, &e), 0);
+        assert_int_equal(buf_add(&whole, garbage, sizeof(garbage)), 0);
+        write_prefix(f, &whole, whole.len);
+        buf_release(&whole);
+        for (unsigned again = 0; again < 2; again++) {
+            ix = open_index(f);
+            assert_int_equal(manifest_count(index_manifest(ix)), 1);
+            assert_int_equal(manifest_get(index_manifest(ix), "a")->size, kind);
+            assert_int_equal(index_state(ix)->generation, kind + 1);
+            /* What was cut off may have reserved numbers; the server is asked what it has. */
+            assert_string_not_equal(index_state(ix)->client, client);
+            assert_string_equal(index_state(ix)->epoch, "");
+            index_close(ix);
+        }
+    }
+}
+
+/* Killed while it was written anew: the half is thrown away, whatever the name holds by then. */
+static void test_killed_rewriting(void **state)
+{
+    const struct fixture *f = *state;
+    struct err e = ERR_INIT;
+    struct buf whole;
+    char path[128], client[CHANGES_CLIENT_MAX + 1];
+    (void)snprintf(path, sizeof(path), "%s/" INDEX_FILE, f->dir);
+    struct index *ix = open_index(f);
+    (void)snprintf(client, sizeof(client), "%s", index_state(ix)->client);
+    for (unsigned i = 0; i < 1500; i++)
+        commit_put(ix, "same", i);
+    index_close(ix);
+    assert_int_equal(io_read_file(path, 1 << 20, &whole, &e), 0);
+    for (size_t len = 0; len < 400; len += 57) {
+        int fd = openat(f->fd, INDEX_FILE ".new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        assert_true(fd >= 0);
+        assert_int_equal(io_write_all(fd, whole.data, len), 0);
+        (void)close(fd);
+        ix = open_index(f);
+        assert_string_equal(index_state(ix)->client, client);
+        assert_int_equal(manifest_get(index_manifest(ix), "same")->size, 1499);
+        index_close(ix);
+    }
+    ix = open_index(f);
+    assert_int_equal(index_tidy(ix, &e), 0);
+    assert_int_equal(faccessat(f->fd, INDEX_FILE ".new", F_OK, 0), -1);
+    index_close(ix);
+    ix = open_index(f);
+    assert_string_equal(index_state(ix)->client, client);
+    assert_int_equal(manifest_get(index_manifest(ix), "same")->size, 1499);
+    index_close(ix);
+    buf_release(&whole);
+}
+
+/* Another version's file is none of ours: everything is compared with the server, under a new name. */
+static void test_other_version(void **state)
+{
+    const struct fixture *f = *state;
+    struct err e = ERR_INIT;
+    struct buf whole;
+    char path[128], client[CHANGES_CLIENT_MAX + 1];
+    (void)snprintf(path, sizeof(path), "%s/" INDEX_FILE, f->dir);
+    for (unsigned i = 0; i < 2; i++) {
+        struct index *ix = open_index(f);
+        (void)snprintf(client, sizeof(client), "%s", index_state(ix)->client);
+        commit_put(ix, "a", 1);
+        index_close(ix);
+        assert_int_equal(io_read_file(path, 1 << 20, &whole, &e), 0);
+        whole.data[7] = (uint8_t)(i ? whole.data[7] + 1 : 0);
+        write_prefix(f, &whole, whole.len);
+        buf_release(&whole);
+        ix = open_index(f);
+        assert_int_equal(manifest_count(index_manifest(ix)), 0);
+        assert_string_equal(index_state(ix)->epoch, "");
+        assert_string_not_equal(index_state(ix)->client, client);
+        commit_put(ix, "b", 2);
+        index_close(ix);
+        ix = open_index(f);
+        assert_int_equal(manifest_count(index_manifest(ix)), 1);
+        index_close(ix);
+        assert_int_equal(unlinkat(f->fd, INDEX_FILE, 0), 0);
+    }
+}
+
+/* One wrong bit anywhere never gets through, and what was committed before it stays. */
 static void test_flipped_bits(void **state)
 {
     const struct fixture *f = *state;
     struct err e = ERR_INIT;
     struct buf whole;
     char path[128];
+    struct stat st;
+    (void)snprintf(path, sizeof(path), "%s/" INDEX_FILE, f->dir);
     struct index *ix = open_index(f);
     commit_put(ix, "a", 1);
+    assert_int_equal(stat(path, &st), 0);
+    size_t first = (size_t)st.st_size;
     commit_put(ix, "b", 2);
     index_close(ix);
-    (void)snprintf(path, sizeof(path), "%s/" INDEX_FILE, f->dir);
     assert_int_equal(io_read_file(path, 1 << 20, &whole, &e), 0);
     for (size_t i = 0; i < whole.len; i++) {
         whole.data[i] ^= 0x10;
@@ -234,6 +339,8 @@ static void test_flipped_bits(void **state)
         whole.data[i] ^= 0x10;
         ix = open_index(f);
         assert_true(manifest_count(index_manifest(ix)) < 2);
+        assert_int_equal(manifest_get(index_manifest(ix), "a") != NULL, i >= first);
+        assert_string_equal(index_state(ix)->epoch, "");
         index_close(ix);
     }
     buf_release(&whole);
@@ -318,6 +425,9 @@ int main(void)
         TEST(test_rollback),
         TEST(test_numbers),
         TEST(test_torn_tails),
+        TEST(test_garbage_behind),
+        TEST(test_killed_rewriting),
+        TEST(test_other_version),
         TEST(test_flipped_bits),
         TEST(test_other_sandbox),
         TEST(test_tidy),
