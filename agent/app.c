@@ -192,8 +192,7 @@ static int check_sandbox(struct app *app, const char *sandbox, struct err *e)
     return app_rest(app, "GET", path, NULL, NULL, e);
 }
 
-/* Become the sandbox's writer; another link that is one is named by the server. */
-static int take_lease(struct app *app, struct err *e)
+int app_take_lease(struct app *app, struct err *e)
 {
     CLEANUP(freep) char *path = NULL;
 
@@ -218,7 +217,7 @@ int app_make_link(struct app *app, const char *sandbox, struct err *e)
     r = link_make(
         app->root, client_server(app->client), sandbox ? sandbox : created, &app->link, e);
     if (r == 0)
-        r = take_lease(app, e);
+        r = app_take_lease(app, e);
     if (r == 0)
         r = link_save(&app->link, e);
     if (r < 0)

@@ -52,6 +52,9 @@ int app_need_link(struct app *app, struct err *e) WARN_UNUSED;
 int app_auto_link(struct app *app, struct err *e) WARN_UNUSED;
 /* What a user typed in cwd, as a path of the project at app->root, malloc'd; "" is the root. */
 int app_project_path(const struct app *app, const char *text, char **ret, struct err *e) WARN_UNUSED;
+/* Become the sandbox's writer (with --steal in place of another folder); else PROTO_LINKED_ELSEWHERE,
+ * which names that one. */
+int app_take_lease(struct app *app, struct err *e) WARN_UNUSED;
 /* Make a new link to `sandbox` (NULL: a new sandbox is created). */
 int app_make_link(struct app *app, const char *sandbox, struct err *e) WARN_UNUSED;
 /* Print an error the way the user asked for (text or JSON) and return the exit code for it. */

@@ -25,12 +25,28 @@ static int open_sync(struct app *app, struct talk *talk, struct sync **ret, stru
     return sync_open(&config, ret, e);
 }
 
-/* Ask the server about the sandbox of the link; its refusal if it has none. */
 struct looked {
     uint64_t sent, received;
     char epoch[40];
 };
 
+/* Nothing to send is not "in sync" when another folder fills the sandbox. */
+static int check_writer(const struct app *app, const json_t *sandbox, struct err *e)
+{
+    const json_t *writer = json_object_get(sandbox, "writer");
+    const char *link = json_string_value(json_object_get(writer, "link")),
+               *machine = json_string_value(json_object_get(writer, "machine"));
+
+    if (!link || !*link || strcmp(link, app->link.id) == 0)
+        return 0;
+    return err_refuse(e, PROTO_LINKED_ELSEWHERE,
+        "another folder%s%s fills the sandbox %s now; to make this one the folder that does: silt "
+        "sync --steal",
+        machine && *machine ? " on machine " : "", machine ? out_path(machine) : "",
+        app->link.sandbox);
+}
+
+/* Ask the server about the sandbox of the link; its refusal if it has none. */
 static int look_at_sandbox(struct app *app, struct looked *ret, struct err *e)
 {
     CLEANUP(freep) char *path = NULL;
@@ -48,6 +64,7 @@ static int look_at_sandbox(struct app *app, struct looked *ret, struct err *e)
     if (r == 0 && (answer = client_json(&response, e)) != NULL) {
         const char *epoch = json_string_value(json_object_get(answer, "epoch"));
         (void)snprintf(ret->epoch, sizeof(ret->epoch), "%s", epoch ? epoch : "");
+        r = check_writer(app, answer, e);
         json_decref(answer);
     }
     client_response_release(&response);
@@ -264,11 +281,17 @@ static int ask_watcher(struct app *app, const char *op, uint32_t timeout_ms, con
     return r;
 }
 
-/* A watcher that had nothing to send has not heard of a workspace that was lost meanwhile. */
+/* A watcher that had nothing to send has not heard of a workspace that was lost meanwhile. -ENOENT and
+ * -ECONNREFUSED mean that there is no watcher, and nothing else. */
 static int sync_by_watcher(struct app *app, uint32_t wait, json_t **ret, struct err *e)
 {
     struct looked looked;
-    int r = ask_watcher(app, "sync", wait, NULL, ret, e);
+    /* A watcher does not steal: it compares everything once the sandbox is this folder's. */
+    int r = app->opt.steal ? app_take_lease(app, e) : 0;
+
+    if (r < 0)
+        return -EHOSTUNREACH;
+    r = ask_watcher(app, "sync", wait, app->opt.steal ? "stolen" : NULL, ret, e);
 
     if (r < 0 || json_integer_value(json_object_get(*ret, "bytes_sent")) > 0)
         return r;
@@ -279,7 +302,7 @@ static int sync_by_watcher(struct app *app, uint32_t wait, json_t **ret, struct 
         return 0;
     json_decref(*ret);
     *ret = NULL;
-    return r < 0 ? r : ask_watcher(app, "sync", wait, looked.epoch, ret, e);
+    return r < 0 ? -EHOSTUNREACH : ask_watcher(app, "sync", wait, looked.epoch, ret, e);
 }
 
 typedef int (*way_fn)(struct app *app, uint32_t wait, json_t **ret, struct err *e);

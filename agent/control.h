@@ -13,8 +13,8 @@
  * {"op":"flush","timeout_ms":N}   everything written before now was seen and is on its way:
  *     {"client":"…","seq":N,"generation":N,"pending":["path",…]}   client "" and seq 0: the server
  * has had everything for ever; pending: not yet acknowledged, ≤ 20 paths
- * {"op":"sync","timeout_ms":N,"verify":B}    (and "epoch": the server's, of which the watcher may not
- * know) as flush, then acknowledged; all of `silt sync --json` since the
+ * {"op":"sync","timeout_ms":N,"verify":B}    (and "epoch": the server's; where the watcher knows another it
+ * compares everything) as flush, then acknowledged; all of `silt sync --json` since the
  * request:
  *     {"client","seq","generation","created","updated","moved","deleted","bytes_sent","bytes_received",
  *      "content_bytes","conflicts","skipped","elapsed_ms"}

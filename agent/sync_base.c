@@ -270,5 +270,8 @@ int sync_steal(struct sync *s, struct err *e)
     int r = client_call(s->config.client, &request, &response, e);
     client_response_release(&response);
     s->stolen = r == 0;
+    /* Another folder filled the sandbox until now: everything is compared. */
+    if (s->stolen)
+        index_state(s->index)->epoch[0] = '\0';
     return r;
 }

@@ -427,6 +427,9 @@ static int barrier_state(struct sandbox *sb, const char *client, uint64_t seq, s
         return sandbox_refuse_deleted(sb, e);
     if (seq == 0)
         return 0; /* before the first set */
+    /* The workspace is another folder's by now: a run would show that one's files. */
+    if (sb->writer_link[0] && strchr(client, '.') && !has_lease(sb, client, link_len(client)))
+        return refuse_lease(sb, e);
     if (!c || is_inflight(c, seq))
         return 1;
     if (known && known->refusal != PROTO_OK)
