@@ -147,8 +147,8 @@ static void set_body(struct client_call *call)
     if (req->read_body) {
         bool known = req->stream_len != UINT64_MAX;
         (void)curl->easy_setopt(easy, CURLOPT_POST, 1L);
-        (void)curl->easy_setopt(
-            easy, CURLOPT_POSTFIELDSIZE_LARGE, known ? (curl_off_t)req->stream_len : (curl_off_t)-1);
+        (void)curl->easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
+            known ? (curl_off_t)req->stream_len : (curl_off_t)-1);
         (void)curl->easy_setopt(easy, CURLOPT_READFUNCTION, client_call_read);
         (void)curl->easy_setopt(easy, CURLOPT_READDATA, call);
         (void)curl->easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, UPLOAD_BUFFER_BYTES);
