@@ -285,8 +285,8 @@ static void add_usage(
     ret->oom_killed = usage.oom_kills > 0;
     ret->pids_limit_hit = usage.pids_refused > 0;
     /* A peak that is still the one of the making says that the program took less. */
-    ret->memory_peak_bytes = usage.memory_peak_bytes > c->peak_base_bytes ? usage.memory_peak_bytes
-                                                                         : report->peak_bytes;
+    ret->memory_peak_bytes =
+        usage.memory_peak_bytes > c->peak_base_bytes ? usage.memory_peak_bytes : report->peak_bytes;
     if (usage.cpu_us > c->cpu_base_us) {
         /* The cgroup's sum is exact to the nanosecond, its halves only to the clock tick: divide
          * as the program's own usage does. */
@@ -340,8 +340,6 @@ int container_wait(struct container *c, struct container_exit *ret, struct err *
     add_usage(c, &report, ret);
     (void)pthread_mutex_lock(&c->lock);
     c->finished = true;
-    if (reported) /* silt-init kept the cgroup alive for us until here */
-        err_ignore(order_send(c->sock, &(struct init_order){.kind = INIT_BYE}, NULL));
     (void)pthread_mutex_unlock(&c->lock);
     if (!reported) {
         explain_loss(c, ret);

@@ -20,9 +20,9 @@
  *
  *     INIT_SIGNAL    to the program's process group
  *
- *     INIT_BYE       usage has been read: exit
- *
- * When the socket closes, silt-init kills everything in the container and exits.
+ * When the socket closes, silt-init kills everything in the container and exits. Until then it
+ * stays, alone, after INIT_ENDED too: it keeps the cgroup, whose figures are wanted, and the
+ * runtime's clean-up does not compete with the answer.
  */
 #ifndef SERVER_INIT_H
 #define SERVER_INIT_H
@@ -36,7 +36,7 @@
 /* The variable in whose value, but not in its length, a prepared program may differ. */
 #define INIT_MARK "SILT_RUN="
 
-enum init_order_kind { INIT_RUN = 0x51170001, INIT_SIGNAL, INIT_BYE, INIT_PREPARE };
+enum init_order_kind { INIT_RUN = 0x51170001, INIT_SIGNAL, INIT_PREPARE };
 enum init_report_kind { INIT_READY = 0x51180001, INIT_ENDED };
 
 struct init_order {
