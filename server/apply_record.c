@@ -148,6 +148,7 @@ int apply_note(struct workspace *ws, const struct apply_edits *edits)
     int r = 0;
 
     (void)pthread_mutex_lock(&ws->lock);
+    ws->edition++;
     for (size_t i = 0; r == 0 && i < edits->count; i++)
         r = note_one(ws, &edits->items[i], &recount);
     if (r == 0 && recount)

@@ -24,6 +24,7 @@ static int load_manifest(struct sandbox *sb, struct err *e)
     (void)pthread_mutex_lock(&sb->ws->lock);
     struct manifest *old = sb->ws->manifest;
     sb->ws->manifest = ptr_take(&m);
+    sb->ws->edition++;
     m = old;
     r = workspace_count_locked(sb->ws);
     (void)pthread_mutex_unlock(&sb->ws->lock);

@@ -10,8 +10,9 @@
 
 #define PASSES_MAX 8 /* walks of directories whose rights had to be given back first */
 #define BUDGET_FACTOR 2
-/* Holes cost nothing to make and as much as data to read: without a bound of their own, a few calls of
- * ftruncate would keep the run's place for minutes. Hashed at some GB/s, this is well below a second.
+/* Holes cost nothing to make and as much as data to read: without a bound of their own, a few calls
+ * of ftruncate would keep the run's place for minutes. Hashed at some GB/s, this is well below a
+ * second.
  */
 #define HOLES_BYTES_MAX (UINT64_C(1) << 30)
 
@@ -22,6 +23,8 @@ struct look {
     char **locked; /* directories that could not be read, to be tried again */
     size_t locked_count;
     int failed;
+    uint64_t edition; /* of the manifest when the walk began */
+    bool again;       /* a part was walked a second time */
 };
 
 static void find_release(struct scan_find *f)
@@ -176,6 +179,7 @@ static int walk_locked(struct look *in, struct err *e)
 
     in->locked = NULL;
     in->locked_count = 0;
+    in->again = true;
     for (size_t i = 0; i < count; i++) {
         if (r == 0 && in->failed == 0 && !in->scan->incomplete) {
             if (tree_chmod(in->ws->tree, dirs[i], 0700, NULL) < 0)
@@ -197,14 +201,28 @@ static int compare_u64(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* A walk meets each path once: as many known ones as there are rows, of a manifest that did not
+ * change meanwhile, are all of them. Called with the lock. */
+static bool met_all(const struct look *in)
+{
+    return !in->again && in->edition == in->ws->edition &&
+           in->scan->seen_count == manifest_count(in->ws->manifest);
+}
+
 /* Known paths that the walk did not meet. A collision of hashes could hide one until the next scan;
  * it can never delete one, for each is looked at again. */
-static int find_gone(struct workspace *ws, struct scan *s)
+static int find_gone(const struct look *in)
 {
+    struct workspace *ws = in->ws;
+    struct scan *s = in->scan;
     size_t count = 0;
     int r = 0;
 
     (void)pthread_mutex_lock(&ws->lock);
+    if (met_all(in)) {
+        (void)pthread_mutex_unlock(&ws->lock);
+        return 0;
+    }
     const struct manifest_entry **rows = manifest_sorted(ws->manifest, &count);
     if (s->seen_count)
         qsort(s->seen, s->seen_count, sizeof *s->seen, compare_u64);
@@ -233,6 +251,9 @@ int scan_look(
         doubled.entries *= BUDGET_FACTOR;
     *ret = (struct scan){.count = 0};
     workspace_unlock(ws);
+    (void)pthread_mutex_lock(&ws->lock);
+    in.edition = ws->edition;
+    (void)pthread_mutex_unlock(&ws->lock);
     int r = tree_walk(ws->tree, "", visit, &in, e);
     for (int pass = 0; r == 0 && in.locked_count && pass < PASSES_MAX; pass++)
         r = walk_locked(&in, e);
@@ -240,7 +261,7 @@ int scan_look(
         free(in.locked[i]);
     free(in.locked);
     if (r == 0 && in.failed == 0 && !ret->incomplete)
-        in.failed = find_gone(ws, ret);
+        in.failed = find_gone(&in);
     if (r == 0 && in.failed)
         r = err_set(e, -in.failed, "look through the workspace");
     return r;

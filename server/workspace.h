@@ -46,7 +46,8 @@ struct workspace {
     atomic_uint_fast64_t sets; /* numbers for staging names */
     pthread_mutex_t lock;      /* manifest */
     struct manifest *manifest;
-    uint64_t files; /* rows that are no directories */
+    uint64_t edition; /* grows whenever the manifest changes or is another */
+    uint64_t files;   /* rows that are no directories */
     struct space most;
     bool quota; /* the kernel keeps it to `most` */
     /* Under the lock, without quota: what it held when a run was ended for it, and whether that is
@@ -86,8 +87,8 @@ int workspace_make_cache(struct workspace *ws, struct err *e) WARN_UNUSED;
 void workspace_limit(struct workspace *ws, const struct space *most);
 /* Does it hold all that it may, by the kernel's count? Without quotas nobody counts: false. */
 bool workspace_full(const struct workspace *ws);
-/* Does it hold more than it may, and more than when it was last told so? The second, so that a later
- * run can tidy up. Walks it where nobody counts, so not for every run. Without identity. */
+/* Does it hold more than it may, and more than when it was last told so? The second, so that a
+ * later run can tidy up. Walks it where nobody counts, so not for every run. Without identity. */
 bool workspace_over(struct workspace *ws);
 /* After the run that was told so has ended: what is there now may stay. Without identity. */
 void workspace_measure(struct workspace *ws);

@@ -154,9 +154,10 @@ int tree_remove(const struct tree *t, const char *path, struct err *e) WARN_UNUS
  * (`path` is then not in the checked form).
  *
  * A directory is opened before its visit and listed after it: a visitor that starts to watch it
- * misses nothing. If the listing itself then fails (EIO; ENOBUFS above 256 MiB of names held at one
- * time) the directory is visited once more, with that fault, and counts as empty. Swapped for
- * something else halfway, the rest of a directory counts as vanished. At most 66 descriptors.
+ * misses nothing. Each path is visited once, but if the listing itself then fails (EIO; ENOBUFS above
+ * 256 MiB of names held at one time) the directory is visited once more, with that fault, and counts
+ * as empty. Swapped for something else halfway, the rest of a directory counts as vanished. At most
+ * 66 descriptors.
  */
 enum tree_visit { TREE_VISIT_GO, TREE_VISIT_SKIP /* do not descend */, TREE_VISIT_STOP };
 struct tree_entry {

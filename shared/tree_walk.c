@@ -119,6 +119,20 @@ static int by_name(const void *a, const void *b, void *names)
     return strcmp(base + *(const uint32_t *)a, base + *(const uint32_t *)b);
 }
 
+/* Sorted, and each name once: a directory that changes while it is read may tell one twice. */
+static void sort_names(struct frame *f)
+{
+    size_t kept = 1;
+    if (f->count < 2)
+        return;
+    qsort_r(f->order, f->count, sizeof(*f->order), by_name, f->names);
+    for (size_t i = 1; i < f->count; i++) {
+        if (strcmp(f->names + f->order[i], f->names + f->order[kept - 1]) != 0)
+            f->order[kept++] = f->order[i];
+    }
+    f->count = kept;
+}
+
 /* Read and sort f's directory. On failure it counts as empty. */
 static int list(struct walk *w, struct frame *f)
 {
@@ -140,8 +154,7 @@ static int list(struct walk *w, struct frame *f)
     }
     if (r < 0)
         f->count = 0;
-    else if (f->count > 1)
-        qsort_r(f->order, f->count, sizeof(*f->order), by_name, f->names);
+    sort_names(f);
     return r;
 }
 
