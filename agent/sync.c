@@ -152,26 +152,6 @@ static struct scan_config scan_config_of(struct sync *s)
     };
 }
 
-/* Everything is gone: a mistake, or a disk that is not mounted, more often than a wish. */
-static int check_emptied(const struct sync *s, const struct scan *found, struct err *e)
-{
-    size_t files_gone = 0;
-    if (s->config.allow_empty || found->gone == 0 || found->files > 0)
-        return 0;
-    const struct manifest *known = index_manifest(s->index);
-    for (size_t i = 0; i < found->count; i++) {
-        const struct manifest_entry *entry = manifest_get(known, found->items[i].path);
-        files_gone += found->items[i].kind == SCAN_GONE && entry && entry->kind != TREE_DIR;
-    }
-    /* A scan of some paths sees only those: the rest decides whether anything is left. */
-    if (files_gone == 0 || found->gone < manifest_count(known))
-        return 0;
-    return err_say(e, ENOTEMPTY,
-        "%s is empty, but the sandbox has %zu files from it: nothing was deleted there; if that is "
-        "what you want: silt sync --allow-empty",
-        s->link.root, files_gone);
-}
-
 /* Take what the scan found over into the plan. */
 static int take_found(struct sync *s, struct scan *found)
 {
@@ -211,7 +191,7 @@ static int64_t scan_into_plan(struct sync *s, const char *const *paths, size_t c
     s->doubt = s->doubt && paths;
     int r = paths ? scan_paths(&config, paths, count, &found, e) : scan_all(&config, &found, e);
     if (r == 0)
-        r = check_emptied(s, &found, e);
+        r = sync_emptied(s, &found, e);
     if (r == 0 && take_found(s, &found) < 0)
         r = err_set(e, ENOMEM, "plan what to send");
     scan_release(&found);

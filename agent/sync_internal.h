@@ -110,6 +110,15 @@ enum sync_trouble {
     SYNC_FATAL,  /* nothing helps: s->error */
 };
 
+/* A watcher sees a project that is emptied file by file (sync_emptied.c). */
+struct sync_emptying {
+    size_t before;    /* files that were known when deletions began */
+    uint64_t gone_ns; /* when the latest was found */
+    uint64_t held_ns; /* since when they are held; 0: they are not */
+    uint64_t due_ns;  /* when all is looked at once more to decide; 0: decided, or not held */
+    bool decide;      /* the next scan of everything decides */
+};
+
 struct sync {
     struct sync_config config;
     struct link link; /* texts borrowed from config.link */
@@ -139,6 +148,8 @@ struct sync {
     void *entered_ctx;
     void (*changed)(void *ctx, const char *path); /* each path that goes on its way */
     void *changed_ctx;
+
+    struct sync_emptying emptying;
 
     enum sync_trouble trouble;
     struct err error;             /* of the first trouble */
@@ -172,6 +183,11 @@ int sync_recover(struct sync *s, struct err *e) WARN_UNUSED;
 int sync_take_unsettled(struct sync *s, struct err *e) WARN_UNUSED;
 /* Drop everything that is planned. */
 void sync_drop_plan(struct sync *s);
+
+/* ---- sync_emptied.c */
+/* Of what a scan found, take out deletions that look like the end of the project: see there.
+ * -ENOTEMPTY with a sentence if it was emptied. */
+int sync_emptied(struct sync *s, struct scan *found, struct err *e) WARN_UNUSED;
 
 /* ---- sync_ops.c */
 /* Append what the item means now to the set; nothing if it means nothing any more. */

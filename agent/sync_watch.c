@@ -62,7 +62,7 @@ void sync_loop_since(
 bool sync_loop_is_clean(const struct sync_loop *l)
 {
     return !l->rescan && !l->look_around && settle_count(l->settle) == 0 && !l->s->fresh_count &&
-           l->s->trouble == SYNC_FINE && !l->s->unsettled && !l->s->away;
+           l->s->trouble == SYNC_FINE && !l->s->unsettled && !l->s->away && !l->s->emptying.due_ns;
 }
 
 /* ---- trouble */
@@ -221,6 +221,8 @@ static int turn_ms(const struct sync_loop *l)
         next = settle_us * 1000;
     if (can_send && !s->away && (l->rescan || (s->unsettled && !s->flying_count)))
         next = now;
+    if (s->emptying.due_ns && can_send && !s->away && s->emptying.due_ns < next)
+        next = s->emptying.due_ns;
     if (s->away && l->retry_at_ns < next)
         next = l->retry_at_ns;
     if (deadline < next)

@@ -106,6 +106,15 @@ void sync_loop_renew_cookies(struct sync_loop *l)
     }
 }
 
+bool sync_loop_somebody_waits(const struct sync_loop *l)
+{
+    for (size_t i = 0; i < SYNC_WAITERS_MAX; i++) {
+        if (l->waiters[i].peer && !l->waiters[i].cookie && !l->waiters[i].started)
+            return true;
+    }
+    return false;
+}
+
 uint64_t sync_loop_deadline(const struct sync_loop *l)
 {
     uint64_t next = UINT64_MAX;

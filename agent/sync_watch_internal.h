@@ -106,6 +106,8 @@ void sync_loop_cookie(struct sync_loop *l, uint64_t number);
 void sync_loop_renew_cookies(struct sync_loop *l);
 /* Forget those who wait. */
 void sync_loop_drop_waiters(struct sync_loop *l);
+/* Does a command wait for what was dirty when it asked? */
+bool sync_loop_somebody_waits(const struct sync_loop *l);
 /* The next deadline of a command, or UINT64_MAX. */
 uint64_t sync_loop_deadline(const struct sync_loop *l);
 

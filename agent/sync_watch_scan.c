@@ -24,12 +24,13 @@ static void scan_everything(struct sync_loop *l)
     l->rescan = l->look_around = false;
     watch_sweep_begin(l->watch);
     int64_t n = sync_scan(l->s, &e);
+    l->s->emptying.decide = false;
     if (n < 0) {
         sync_loop_fail(l, &e);
         return;
     }
     watch_sweep_end(l->watch);
-    if (!l->said_away)
+    if (!l->said_away && !l->s->emptying.due_ns)
         sync_loop_problem(l, "");
 }
 
@@ -117,6 +118,8 @@ void sync_loop_scan(struct sync_loop *l)
         return;
     if (now >= l->poll_at_ns || l->look_around)
         look_around(l);
+    if (s->emptying.due_ns && (now >= s->emptying.due_ns || sync_loop_somebody_waits(l)))
+        l->rescan = s->emptying.decide = true;
     if (sync_loop_audit_due(l))
         sync_loop_audit_begin(l);
     if (l->rescan)

@@ -48,7 +48,7 @@ struct node {
 struct manifest {
     uint64_t seed; /* secret: names are foreign, see hash_seeded64 */
     uint64_t bytes;
-    size_t count;
+    size_t count, files;
     struct node *nodes;
     struct dir *dirs;
     struct content *contents;
@@ -185,6 +185,7 @@ static void node_set_content(struct manifest *m, struct node *n, struct content 
     if (old) {
         DL_DELETE2(old->files, n, same_prev, same_next);
         m->bytes -= n->entry.size;
+        m->files--;
     }
     n->content = c;
     if (c)
@@ -232,8 +233,10 @@ static int node_fill(struct manifest *m, struct node *n, const struct manifest_e
     n->entry = *entry;
     n->entry.path = path;
     n->entry.target = target;
-    if (content)
+    if (content) {
         m->bytes += entry->size;
+        m->files++;
+    }
     free(old_target);
     return 0;
 }
@@ -309,6 +312,11 @@ void manifest_freep(struct manifest **m)
 size_t manifest_count(const struct manifest *m)
 {
     return m->count;
+}
+
+size_t manifest_files(const struct manifest *m)
+{
+    return m->files;
 }
 
 uint64_t manifest_bytes(const struct manifest *m)

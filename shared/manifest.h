@@ -39,6 +39,8 @@ void manifest_free(struct manifest *m);
 void manifest_freep(struct manifest **m);
 
 size_t manifest_count(const struct manifest *m);
+/* Of those, files. */
+size_t manifest_files(const struct manifest *m);
 /* Sum of the sizes of files, bytes. */
 uint64_t manifest_bytes(const struct manifest *m);
 

@@ -125,12 +125,14 @@ static void bytes_follow_the_files(void **state)
     put_dir(m, "d");
     put_link(m, "l", "target", 3);
     assert_true(manifest_bytes(m) == 20); /* only files count */
+    assert_int_equal(manifest_files(m), 2);
     put_file(m, "a", 2, 5);               /* another content */
     assert_true(manifest_bytes(m) == 15);
     put_file(m, "a", 2, 7); /* the same hash under another size */
     assert_true(manifest_bytes(m) == 17);
     put_dir(m, "a"); /* a file becomes a directory */
     assert_true(manifest_bytes(m) == 10);
+    assert_int_equal(manifest_files(m), 1);
     put_file(m, "l", 4, 100); /* a symlink becomes a file, and loses its target */
     assert_true(manifest_bytes(m) == 110);
     assert_null(manifest_get(m, "l")->target);
@@ -138,6 +140,7 @@ static void bytes_follow_the_files(void **state)
     assert_true(manifest_bytes(m) == 110);
     assert_int_equal(manifest_remove_tree(m, "e"), 2);
     assert_true(manifest_bytes(m) == 100);
+    assert_int_equal(manifest_files(m), 1);
 }
 
 static void order_is_of_bytes(void **state)
