@@ -36,8 +36,11 @@ static void on_path(struct sync_loop *l, const struct watch_event *event)
     if (is_rule_file(event->path) || l->problem[0])
         l->rescan = true;
     /* sed -i and its like write beside the file and rename: the other name is nobody's business. */
-    if (event->kind == WATCH_WRITTEN && !known)
-        fed.hint = settle_is_passing(path_base(event->path)) ? SETTLE_PASSING : SETTLE_NEW;
+    bool is_written = event->kind == WATCH_WRITTEN || event->kind == WATCH_MODIFIED;
+    if (!known && is_written && settle_is_passing(path_base(event->path)))
+        fed.hint = SETTLE_PASSING;
+    else if (!known && event->kind == WATCH_WRITTEN)
+        fed.hint = SETTLE_NEW;
     if (event->kind == WATCH_LEFT && known)
         fed.ino = known->ino;
     if (event->kind == WATCH_ARRIVED && tree_stat(l->s->tree, event->path, &st, NULL) == 0)
