@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-#include "server/warm.h"
+#include "server/warm_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -15,41 +14,27 @@
 
 #include "shared/io.h"
 #include "shared/log.h"
-#include "shared/text.h"
 
 #include "shared/banned.h"
 
-#define ID_BYTES 40
 #define MAKER_STACK_BYTES (256u * 1024)
 #define MS UINT64_C(1000000)
 
 enum spot_state { SPOT_EMPTY, SPOT_QUEUED, SPOT_MAKING, SPOT_WAITING };
 
-/* What is fixed when a container is made, beside the sandbox. */
-struct wish {
-    struct container_limits limits;
-    char image[WARM_IMAGE_BYTES]; /* "" = not known */
-};
-
-/* What will probably be run: a container_process without descriptors, in memory of its own. */
-struct program {
-    struct container_process process;
-    const char *strings[];
-};
-
 /* One per sandbox. What waits in it is always what the wish says. */
 struct spot {
     char id[SANDBOX_ID_BYTES];
     enum spot_state state;
-    struct wish wish;
-    struct sandbox *sandbox; /* with SPOT_QUEUED: a reference */
-    struct warm_got got;     /* with SPOT_WAITING */
-    struct program *program; /* for the next one, or NULL */
-    uint64_t used_ns;        /* somebody took or wanted one */
-    uint64_t since_ns;       /* in this state */
-    unsigned users;          /* containers handed out, made in its stead, or not removed yet */
-    unsigned droppers;       /* in warm_drop */
-    bool awaited;            /* somebody waits for the maker */
+    struct warm_wish wish;
+    struct sandbox *sandbox;      /* with SPOT_QUEUED: a reference */
+    struct warm_got got;          /* with SPOT_WAITING */
+    struct warm_program *program; /* for the next one, or NULL */
+    uint64_t used_ns;             /* somebody took or wanted one */
+    uint64_t since_ns;            /* in this state */
+    unsigned users;               /* containers handed out, made in its stead, or not removed yet */
+    unsigned droppers;            /* in warm_drop */
+    bool awaited;                 /* somebody waits for the maker */
     UT_hash_handle hh;
 };
 
@@ -83,14 +68,15 @@ static int wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t ns)
     return pthread_cond_timedwait(cond, lock, &deadline);
 }
 
-static bool make_wish(const struct container_limits *limits, const char *image, struct wish *ret)
+static bool make_wish(
+    const struct container_limits *limits, const char *image, struct warm_wish *ret)
 {
-    *ret = (struct wish){.limits = *limits};
+    *ret = (struct warm_wish){.limits = *limits};
     int n = snprintf(ret->image, sizeof ret->image, "%s", *image ? image : "host");
     return n > 0 && n < (int)sizeof ret->image;
 }
 
-static bool same_wish(const struct wish *a, const struct wish *b)
+static bool same_wish(const struct warm_wish *a, const struct warm_wish *b)
 {
     const struct container_limits *l = &a->limits, *m = &b->limits;
     return strcmp(a->image, b->image) == 0 && l->memory_bytes == m->memory_bytes &&
@@ -98,46 +84,7 @@ static bool same_wish(const struct wish *a, const struct wish *b)
            l->file_bytes == m->file_bytes && l->tmp_bytes == m->tmp_bytes;
 }
 
-/* ---- programs */
-
-static size_t count_strings(const char *const *list, size_t *bytes)
-{
-    size_t n = 0;
-    for (; list[n]; n++)
-        *bytes += strlen(list[n]) + 1;
-    return n;
-}
-
-/* A copy in one piece, or NULL. */
-static struct program *program_new(const struct container_process *from)
-{
-    size_t bytes = strlen(from->cwd) + 1;
-    size_t argc = count_strings(from->argv, &bytes), envc = count_strings(from->env, &bytes);
-    size_t table = (argc + envc + 2) * sizeof(char *);
-    struct program *p = calloc(1, sizeof *p + table + bytes);
-    if (!p)
-        return NULL;
-    const char **at = p->strings;
-    char *text = (char *)p + sizeof *p + table;
-    p->process.argv = at;
-    p->process.env = at + argc + 1;
-    for (size_t i = 0; i < argc + envc; i++) {
-        const char *string = i < argc ? from->argv[i] : from->env[i - argc];
-        size_t len = strlen(string) + 1;
-        at[i < argc ? i : i + 1] = memcpy(text, string, len);
-        text += len;
-    }
-    p->process.cwd = memcpy(text, from->cwd, strlen(from->cwd) + 1);
-    return p;
-}
-
 /* ---- spots; the lock is held */
-
-static void got_close(struct warm_got *got)
-{
-    fd_closep(&got->out_read);
-    fd_closep(&got->err_read);
-}
 
 static struct spot *find_spot(struct warm *w, const struct sandbox *sb)
 {
@@ -188,7 +135,7 @@ static void throw_away(struct warm *w, struct spot *s, struct warm_got got)
 {
     struct container *c = got.container;
     struct waste *waste = malloc(sizeof *waste);
-    got_close(&got);
+    warm_got_close(&got);
     if (!waste) {
         /* Out of memory is no reason to keep it: then here, although it takes long. */
         container_free(c);
@@ -253,69 +200,16 @@ static void queue(struct warm *w, struct spot *s, struct sandbox *sb)
     (void)pthread_cond_signal(&w->work);
 }
 
-/* ---- the maker */
-
-/* Prepare a program in a container that was just made; without it the container is as good. */
-static void prepare(struct warm_got *got, const struct program *program,
-    const struct sandbox_mounts *mounts, const char *sandbox)
-{
-    struct container_process process = program->process;
-    struct err e = ERR_INIT;
-    CLEANUP(fd_closep) int null = open("/dev/null", O_RDONLY | O_CLOEXEC), out = -1, err = -1;
-    int r = null < 0 ? err_set(&e, errno, "open /dev/null") : 0;
-    if (r == 0)
-        r = container_pipe(mounts->uid, mounts->gid, &got->out_read, &out, &e);
-    if (r == 0)
-        r = container_pipe(mounts->uid, mounts->gid, &got->err_read, &err, &e);
-    process.stdin_fd = null;
-    process.stdout_fd = out;
-    process.stderr_fd = err;
-    if (r == 0)
-        r = container_prepare(got->container, &process, &e);
-    if (r < 0) {
-        log_warn("no program is prepared for %s: %s", sandbox, e.msg);
-        got_close(got);
-    }
-}
-
-/* Runs without the lock; the spot stays since it is SPOT_MAKING. Counted in as a run, so that the
- * sandbox's end waits and its folders are there; when it is being deleted that is refused. */
-static struct warm_got make_one(
-    struct warm *w, struct sandbox *sb, const struct wish *wish, const struct program *program)
-{
-    char id[ID_BYTES];
-    struct warm_got got = WARM_GOT_NOTHING;
-    struct sandbox_mounts mounts;
-    struct err e = ERR_INIT;
-    if (sandbox_run_enter(sb, &mounts, &e) < 0)
-        return got;
-    text_id("warm_", id, sizeof id);
-    const struct container_spec spec = {.id = id,
-        .workspace = mounts.workspace,
-        .workspace_dev = mounts.workspace_dev,
-        .workspace_ino = mounts.workspace_ino,
-        .cache = mounts.cache,
-        .image = wish->image,
-        .uid = mounts.uid,
-        .gid = mounts.gid,
-        .limits = wish->limits};
-    if (container_new(w->config.engine, &spec, &got.container, &e) < 0)
-        log_warn("no container waits for %s: %s", sandbox_id(sb), e.msg);
-    else if (program)
-        prepare(&got, program, &mounts, sandbox_id(sb));
-    sandbox_mounts_release(&mounts);
-    sandbox_run_abandon(sb);
-    return got;
-}
+/* ---- the maker; it runs warm_make_one without the lock: the spot stays since it is SPOT_MAKING */
 
 static void make(struct warm *w, struct spot *s)
 {
-    const struct wish wish = s->wish;
+    const struct warm_wish wish = s->wish;
     struct sandbox *sb = ptr_take(&s->sandbox);
-    CLEANUP(freep) struct program *program = ptr_take(&s->program);
+    CLEANUP(freep) struct warm_program *program = ptr_take(&s->program);
     set_state(w, s, SPOT_MAKING);
     (void)pthread_mutex_unlock(&w->lock);
-    struct warm_got got = make_one(w, sb, &wish, program);
+    struct warm_got got = warm_make_one(w->config.engine, sb, &wish, program);
     sandbox_unref(sb);
     (void)pthread_mutex_lock(&w->lock);
     if (got.container && !w->stopping && same_wish(&wish, &s->wish)) {
@@ -478,7 +372,7 @@ static void await_maker(struct warm *w, struct spot *s)
 }
 
 /* Counted in already, so the spot stays. */
-static struct warm_got take(struct warm *w, struct spot *s, const struct wish *wish)
+static struct warm_got take(struct warm *w, struct spot *s, const struct warm_wish *wish)
 {
     struct warm_got got = WARM_GOT_NOTHING;
     if (s->state == SPOT_MAKING && !s->awaited && same_wish(wish, &s->wish))
@@ -499,7 +393,7 @@ static struct warm_got take(struct warm *w, struct spot *s, const struct wish *w
 int warm_take(struct warm *w, struct sandbox *sb, const struct container_limits *limits,
     const char *image, struct warm_got *ret, struct err *e)
 {
-    struct wish wish;
+    struct warm_wish wish;
     bool valid = make_wish(limits, image, &wish);
     *ret = WARM_GOT_NOTHING;
     (void)pthread_mutex_lock(&w->lock);
@@ -516,11 +410,11 @@ int warm_take(struct warm *w, struct sandbox *sb, const struct container_limits 
 
 void warm_expect(struct warm *w, struct sandbox *sb, const struct container_process *process)
 {
-    struct program *program = process->argv ? program_new(process) : NULL;
+    struct warm_program *program = process->argv ? warm_program_new(process) : NULL;
     (void)pthread_mutex_lock(&w->lock);
     struct spot *s = find_spot(w, sb);
     if (s) {
-        struct program *old = s->program;
+        struct warm_program *old = s->program;
         s->program = program;
         program = old;
     }
@@ -552,7 +446,7 @@ bool warm_again(struct warm *w, struct sandbox *sb)
 void warm_want(
     struct warm *w, struct sandbox *sb, const struct container_limits *limits, const char *image)
 {
-    struct wish wish;
+    struct warm_wish wish;
     if (!make_wish(limits, image, &wish))
         return;
     (void)pthread_mutex_lock(&w->lock);
@@ -583,7 +477,7 @@ void warm_drop(struct warm *w, struct sandbox *sb)
             remove_spot(w, s);
     }
     (void)pthread_mutex_unlock(&w->lock);
-    got_close(&got);
+    warm_got_close(&got);
     container_free(got.container);
 }
 
