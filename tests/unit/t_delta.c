@@ -443,7 +443,7 @@ static void test_long_insertion(void **unused)
     free(three.p);
 }
 
-/* Every mark promises a block and none is there: the searching has an end. */
+/* Every mark promises a block and none is there: what is made is right all the same. */
 static void test_marks_that_lie(void **unused)
 {
     enum { LEN = 1 << 20, BLOCK = 1024 };
@@ -617,6 +617,7 @@ static void test_race(void **unused)
             assert_int_equal(r, 0);
             assert_int_equal(apply(old_fd, delta.data, delta.len, 0, new.len, NULL, &got, &e), 0);
             assert_false(hash_equal(&got, &result.hash));
+            delta_sig_free(result.sig);
         }
         delta_sig_free(sig);
         buf_release(&delta);
