@@ -222,7 +222,10 @@ int run_start(struct run *run, run_done *done, void *ctx, struct err *e)
     run->done_ctx = ctx;
     sandbox_note_run(run->sb, run->facts.id, run_status_name(RUN_QUEUED), false);
     (void)pthread_mutex_lock(&x->lock);
-    exec_record_later(x, run);
+    /* Who waits for the end learns the run's name with it; anybody else may ask for it from now on,
+     * after a crash as well. */
+    if (!done || run->req.seq || run->req.changes)
+        exec_record_later(x, run);
     x->run_threads++;
     (void)pthread_mutex_unlock(&x->lock);
     (void)pthread_attr_init(&attr);
@@ -278,6 +281,7 @@ int exec_slot_take(struct run *run, struct err *e)
     bool granted = run->ticket.state == SLOTS_RUNNING;
     (void)pthread_mutex_unlock(&x->lock);
     if (!granted) {
+        exec_record_begun(run);
         await_grant(run, io_now_ns() + run->req.queue_ms * 1000000);
         (void)pthread_mutex_lock(&x->lock);
         granted = run->ticket.state == SLOTS_RUNNING;

@@ -22,6 +22,7 @@
 #define EXEC_CPU_POLL_MS 50
 #define EXEC_SPACE_MS 1000 /* looks at a workspace that the kernel does not limit … */
 #define EXEC_SPACE_FACTOR 50 /* … and at most a fiftieth of the time */
+#define EXEC_RECORD_MS 20 /* a program that ends sooner is recorded once, with its end */
 #define EXEC_FLUSH_MS 1000 /* output of a run that goes on reaches the disk so often */
 #define EXEC_STACK_BYTES (256u * 1024)
 #define EXEC_BACKLOG_MAX 4096 /* finished runs that wait for the disk */
@@ -49,6 +50,7 @@ struct run {
     bool counted;  /* in at warm, by the run's thread alone */
     bool in_table; /* under exec->lock, as the rest */
     bool in_backlog;
+    bool recorded; /* it is, or was, in the backlog */
     struct run *next_record;
     UT_hash_handle hh;
 };
@@ -145,6 +147,8 @@ void exec_versions_free(struct exec *x);
 void *exec_recorder_main(void *exec);
 void *exec_housekeeper_main(void *exec);
 void exec_record_later(struct exec *x, struct run *run); /* exec->lock held */
+/* Unless it was recorded before: for a run that nobody knows of yet and that will take its time. */
+void exec_record_begun(struct run *run);
 /* Records of runs that an earlier server left unfinished become status error. */
 int exec_record_recover(struct exec *x, struct err *e) WARN_UNUSED;
 int exec_log_path(const struct exec *x, const char *id, struct buf *b) WARN_UNUSED;

@@ -123,6 +123,7 @@ struct pump {
     uint64_t give_up_ns; /* when KILL is taken to have failed; 0: not sent */
     uint64_t cpu_ns;     /* next look at the CPU time */
     uint64_t space_ns;   /* next look at the disk */
+    uint64_t record_ns;  /* when the run is recorded as begun; 0: it was */
     uint64_t flush_ns;
     uint8_t *data;
 };
@@ -165,6 +166,10 @@ static void enforce(struct pump *p, uint64_t now)
         p->give_up_ns = now + EXEC_KILL_MS * MS_NS;
         err_ignore(container_kill(p->c, SIGKILL, NULL));
     }
+    if (p->record_ns && now >= p->record_ns) {
+        p->record_ns = 0;
+        exec_record_begun(p->run);
+    }
     if (now >= p->flush_ns) {
         p->flush_ns = now + EXEC_FLUSH_MS * MS_NS;
         err_ignore(
@@ -176,7 +181,7 @@ static int next_timeout(const struct pump *p, uint64_t now)
 {
     const struct config_limits *l = &p->run->req.limits;
     uint64_t next = p->flush_ns;
-    const uint64_t others[] = {p->kill_ns ? 0 : p->start_ns + l->wall_ms * MS_NS,
+    const uint64_t others[] = {p->kill_ns ? 0 : p->start_ns + l->wall_ms * MS_NS, p->record_ns,
         p->give_up_ns ? p->give_up_ns : p->kill_ns, l->cpu_ms && !p->kill_ns ? p->cpu_ns : 0};
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
         if (others[i] && others[i] < next)
@@ -218,6 +223,7 @@ int exec_io_pump(struct run *run, struct exec_io *io, struct container *c, uint6
     struct pump p = {.run = run, .io = io, .c = c, .start_ns = start_ns, .data = data};
     if (!data)
         return -ENOMEM;
+    p.record_ns = start_ns + EXEC_RECORD_MS * MS_NS;
     p.flush_ns = start_ns + EXEC_FLUSH_MS * MS_NS;
     p.space_ns = start_ns + EXEC_SPACE_MS * MS_NS;
     p.cpu_ns = start_ns + EXEC_CPU_POLL_MS * MS_NS;

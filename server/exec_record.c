@@ -30,7 +30,7 @@ void exec_record_later(struct exec *x, struct run *run)
 {
     if (run->in_backlog)
         return;
-    run->in_backlog = true;
+    run->in_backlog = run->recorded = true;
     run->next_record = NULL;
     (void)run_ref(run);
     if (x->record_last)
@@ -40,6 +40,15 @@ void exec_record_later(struct exec *x, struct run *run)
     x->record_last = run;
     x->backlog++;
     (void)pthread_cond_signal(&x->more);
+}
+
+void exec_record_begun(struct run *run)
+{
+    struct exec *x = run->exec;
+    (void)pthread_mutex_lock(&x->lock);
+    if (!run->recorded)
+        exec_record_later(x, run);
+    (void)pthread_mutex_unlock(&x->lock);
 }
 
 static int put_record(struct exec *x, json_t *object, const char *id, const char *sandbox,
@@ -121,13 +130,18 @@ void *exec_recorder_main(void *ctx)
     return NULL;
 }
 
-/* Until the records that are due now have been written, so that a list misses none. */
+/* Until what has no record yet, and the records that are due now, have been written, so that a list
+ * misses none. */
 static void await_recorder(struct exec *x)
 {
     uint64_t ns = io_now_ns() + (uint64_t)FLUSH_WAIT_MS * 1000000;
     struct timespec deadline = {
         .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
     (void)pthread_mutex_lock(&x->lock);
+    for (struct run *run = x->runs; run; run = run->hh.next) {
+        if (!run->recorded)
+            exec_record_later(x, run);
+    }
     while ((x->record_first || x->recording) &&
            pthread_cond_timedwait(&x->less, &x->lock, &deadline) != ETIMEDOUT)
         ;

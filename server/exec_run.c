@@ -159,8 +159,10 @@ static int start_container(struct run *run, const struct sandbox_mounts *mounts,
     if (r == 0 && *ret)
         return 0;
     const struct container_process process = make_process(run, plan, io);
-    if (r == 0)
+    if (r == 0) {
+        exec_record_begun(run);
         r = container_new(run->exec->engine, &spec, ret, e);
+    }
     if (r == 0)
         r = container_start(*ret, &process, e);
     if (r == -E2BIG)

@@ -50,12 +50,20 @@ check 'nor in the workspace' test ! -e "$DATA/workspaces/$SB/cut.bin"
 run '{"command":"echo begun; sleep 300","detach":true}'
 id=$(field id)
 wait_until 10 running
+curl -sS --max-time 60 "$URL/v1/sandboxes/$SB/exec" -d '{"command":"sleep 300"}' >/dev/null 2>&1 &
+OWN_PIDS="$OWN_PIDS $!"
+# The ids of those that run come from memory; what a kill leaves is in the database.
+waited_for() { rest GET '/v1/runs?status=running' | jq -r --arg id "$id" '.items[].id | select(. != $id)'; }
+recorded() { other=$(waited_for) && [ -n "$other" ] && cat "$DATA"/silt.db* | grep -qa "$other"; }
+check 'a run whose client waits is recorded too, if it takes its time' wait_until 10 recorded
 sleep 1.2 # what a run printed reaches the disk within a second
 kill_server
 start_server
 call GET "/v1/runs/$id"
 same 'a run of a killed server ended in an error' error "$(field status)"
 contains 'that says so' 'the server stopped' "$(field reason)"
+same 'so did the one that was waited for' error "$(rest GET "/v1/runs/$other" | json - status)"
+call GET "/v1/runs/$id"
 same 'with the output that was there' begun "$(field stdout)"
 check 'its container is gone' wait_until 10 eval '[ -z "$(containers)" ]'
 call GET "/v1/sandboxes/$SB"
