@@ -14,10 +14,10 @@
 #define BLOCK_BYTES UINT64_C(1024)    /* of the kernel's limits, whatever the file system's are */
 #define NEARLY_BYTES UINT64_C(131072) /* a write may fail for blocks that describe others */
 
-static int quota_call(int fd, int command, uint32_t project, struct dqblk *q)
+/* `command` is unsigned: QCMD shifts it into the highest bit. */
+static int quota_call(int fd, unsigned command, uint32_t project, struct dqblk *q)
 {
-    return syscall(SYS_quotactl_fd, fd, (unsigned)QCMD(command, PROJECTS), project, q) < 0 ? -errno
-                                                                                           : 0;
+    return syscall(SYS_quotactl_fd, fd, QCMD(command, PROJECTS), project, q) < 0 ? -errno : 0;
 }
 
 bool space_countable(int dir_fd)
