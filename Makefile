@@ -7,6 +7,7 @@ endif
 BUILD ?= build
 PREFIX ?= /usr/local
 SAN ?=
+WEAKEN ?=
 
 VERSION := 0.1.0
 PKGS_SILT := jansson libxxhash libzstd
@@ -24,6 +25,9 @@ HARD := -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all
 OPT := -O1 -g
 endif
 CPPFLAGS += -I. -D_GNU_SOURCE -DSILT_VERSION='"$(VERSION)"'
+ifneq (,$(WEAKEN))
+CPPFLAGS += -DSILT_WEAKEN
+endif
 CFLAGS += -std=gnu11 $(OPT) $(WARN) $(HARD) -fPIE -fvisibility=hidden -pthread
 LDFLAGS += -pie -Wl,-z,relro,-z,now -pthread
 ifneq (,$(SAN))
@@ -91,6 +95,10 @@ test: ## install what is missing, build, run every test
 check: ## layering, banned calls, formatting, headers that compile alone
 	./scripts/check-layers && ./scripts/check-headers && ./scripts/check-docs
 
+attack: all ## hostile programs and uploads, each with its defence on and off
+	$(MAKE) BUILD=$(BUILD)/attack WEAKEN=1 all
+	./scripts/attack $(BUILD) $(BUILD)/attack
+
 bench: all ## measure against the peers
 	./scripts/bench-sync && ./scripts/bench-exec
 
@@ -102,6 +110,6 @@ install: all ## install the programs under $(PREFIX)
 clean: ## remove everything built
 	rm -rf $(BUILD)
 
-.PHONY: all help unit fuzz test check bench install clean
+.PHONY: all help unit fuzz test check attack bench install clean
 .PRECIOUS: $(BUILD)/obj/%.o
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

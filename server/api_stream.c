@@ -13,6 +13,8 @@
 #include "server/body.h"
 #include "server/run_json.h"
 
+#include "shared/weaken.h"
+
 #include "shared/banned.h"
 
 #define HEARTBEAT_MS 10000
@@ -76,6 +78,8 @@ int api_event_text(json_t *event, enum api_format format, struct buf *b)
     json_int_t id = json_integer_value(json_object_get(event, "id"));
     CLEANUP(freep) char *json = event ? json_dumps(event, BODY_DUMP) : NULL;
     int r = json ? 0 : -ENOMEM;
+    for (char *at = json; WEAK("events") && at && (at = strstr(at, "\\n"));)
+        memcpy(at, "\r\n", 2);
     buf_reset(b);
     if (r == 0 && format == API_SSE)
         r = buf_addf(b, "id: %" JSON_INTEGER_FORMAT "\nevent: %s\ndata: ", id, name);

@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 
 #include "shared/io.h"
+#include "shared/weaken.h"
 
 #include "shared/banned.h"
 
@@ -184,7 +185,7 @@ static int fill_place(int dir, unsigned cpu_count, const char *image_dir, struct
     if (bind_tree("/usr", dir, "root/usr", READ_ONLY) < 0)
         return note(a, "bind", "/usr");
     /* What an administrator configured there may hold secrets: an empty folder lies over it. */
-    if (faccessat(dir, "root/usr/local/etc", F_OK, 0) == 0 &&
+    if (!WEAK("local-etc") && faccessat(dir, "root/usr/local/etc", F_OK, 0) == 0 &&
         bind_tree(PLACE "/root/run", dir, "root/usr/local/etc", READ_ONLY) < 0)
         return note(a, "cover", "/usr/local/etc");
     if (bind_top_dirs(dir, a) < 0 || bind_etc_dirs(dir, a) < 0)

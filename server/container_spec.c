@@ -10,6 +10,7 @@
 
 #include "server/oci.h"
 #include "shared/io.h"
+#include "shared/weaken.h"
 
 #include "shared/banned.h"
 
@@ -66,7 +67,7 @@ static int check_spec(
         return err_say(e, EINVAL, "'%.64s' is no container id", s->id);
     if (s->workspace[0] != '/' || s->cache[0] != '/')
         return err_say(e, EINVAL, "workspace and cache must be absolute paths");
-    if (g->abilities.root && (s->uid == 0 || s->gid == 0))
+    if (g->abilities.root && (s->uid == 0 || s->gid == 0) && !WEAK("uid"))
         return err_say(e, EINVAL, "a container may not run as the host's root");
     if (!g->abilities.root && (s->uid != geteuid() || s->gid != getegid()))
         return err_say(e, EINVAL, "without root a container can only run as the server's own user");
@@ -89,9 +90,9 @@ static size_t make_rlimits(
 {
     size_t n = 0;
     add_rlimit(list, &n, "RLIMIT_CORE", RLIMIT_CORE, 0);
-    if (l->open_files > 0)
+    if (l->open_files > 0 && !WEAK("open-files"))
         add_rlimit(list, &n, "RLIMIT_NOFILE", RLIMIT_NOFILE, l->open_files);
-    if (l->file_bytes > 0)
+    if (l->file_bytes > 0 && !WEAK("file-size"))
         add_rlimit(list, &n, "RLIMIT_FSIZE", RLIMIT_FSIZE, l->file_bytes);
     if (!g->abilities.limit_memory && l->memory_bytes > 0)
         add_rlimit(list, &n, "RLIMIT_DATA", RLIMIT_DATA, l->memory_bytes);
@@ -186,9 +187,10 @@ int spec_write_bundle(struct container_engine *g, const struct container_spec *s
         .host_gid = g->abilities.root ? s->gid : 0,
         .root_id = g->kind->maps_root ? NOBODYS_ID : 0,
         .cgroup = *cgroup ? cgroup : NULL,
-        .memory_bytes = g->abilities.limit_memory ? s->limits.memory_bytes : 0,
+        .memory_bytes = g->abilities.limit_memory && !WEAK("memory") ? s->limits.memory_bytes : 0,
         .swap = g->cgroups.swap ? OCI_SWAP_LIMIT : OCI_SWAP_SWAPPINESS,
-        .pids = g->abilities.limit_pids && s->limits.pids > 0 ? s->limits.pids + 1 : 0,
+        .pids =
+            g->abilities.limit_pids && !WEAK("pids") && s->limits.pids > 0 ? s->limits.pids + 1 : 0,
         .cpus = fewer && !*ret_pin ? buf_str(&cpus) : NULL,
         .tmp_bytes = s->limits.tmp_bytes > TMP_BYTES_MIN ? s->limits.tmp_bytes : TMP_BYTES_MIN,
         .oom_score_adj = g->oom_score_adj,

@@ -10,6 +10,8 @@
 
 #include "server/body.h"
 
+#include "shared/weaken.h"
+
 #include "shared/banned.h"
 
 #define HEAD_BYTES 256
@@ -72,6 +74,13 @@ static int list_add_all(char ***list, char *const *items)
     return r;
 }
 
+static int set_entry(char ***env, const char *entry)
+{
+    const char *equals = strchr(entry, '=');
+    CLEANUP(freep) char *name = strndup(entry, (size_t)(equals - entry));
+    return name ? body_env_set(env, name, equals + 1) : -ENOMEM;
+}
+
 static int make_env(struct run *run, struct exec_plan *ret)
 {
     int r = 0;
@@ -79,11 +88,10 @@ static int make_env(struct run *run, struct exec_plan *ret)
         r = body_env_set(&ret->env, base_env[i].name, base_env[i].value);
     if (r == 0 && run->req.tty)
         r = body_env_set(&ret->env, "TERM", "xterm-256color");
-    for (char **entry = run->req.env; r == 0 && entry && *entry; entry++) {
-        char *equals = strchr(*entry, '=');
-        CLEANUP(freep) char *name = strndup(*entry, (size_t)(equals - *entry));
-        r = name ? body_env_set(&ret->env, name, equals + 1) : -ENOMEM;
-    }
+    for (char **entry = run->req.env; r == 0 && entry && *entry; entry++)
+        r = set_entry(&ret->env, *entry);
+    for (char **entry = environ; WEAK("environment") && r == 0 && *entry; entry++)
+        r = set_entry(&ret->env, *entry);
     /* These two are facts, not wishes. */
     r = r < 0 ? r : body_env_set(&ret->env, "SILT_RUN", run->facts.id);
     return r < 0 ? r : body_env_set(&ret->env, "SILT_SANDBOX", run->facts.sandbox);

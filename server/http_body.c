@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "shared/io.h"
+#include "shared/weaken.h"
 
 #include "shared/banned.h"
 
@@ -69,7 +70,8 @@ static int zstd_begin(struct http_request *req)
     req->zstd = ZSTD_createDStream();
     if (!req->zstd_in || !req->zstd)
         return -ENOMEM;
-    if (ZSTD_isError(ZSTD_DCtx_setParameter(req->zstd, ZSTD_d_windowLogMax, HTTP_ZSTD_WINDOW_LOG)))
+    if (ZSTD_isError(ZSTD_DCtx_setParameter(
+            req->zstd, ZSTD_d_windowLogMax, WEAK("zstd-window") ? 31 : HTTP_ZSTD_WINDOW_LOG)))
         return -EINVAL;
     return 0;
 }
@@ -109,7 +111,7 @@ static ssize_t read_zstd(struct http_request *req, void *data, size_t len)
         }
     }
     req->decoded += out.pos;
-    return req->decoded > req->body_limit ? -EFBIG : (ssize_t)out.pos;
+    return req->decoded > req->body_limit && !WEAK("zstd-size") ? -EFBIG : (ssize_t)out.pos;
 }
 
 ssize_t http_body_read(struct http_request *req, void *data, size_t len)

@@ -6,6 +6,8 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#include "shared/weaken.h"
+
 #include "shared/banned.h"
 
 static void json_freep(json_t **j)
@@ -62,10 +64,12 @@ static int add_mount(
 {
     json_t *options = json_array();
     for (const char *const *o = row->options; *o; o++) {
+        if (WEAK(**o == 'r' ? *o + 1 : *o))
+            continue;
         if (json_array_append_new(options, json_string(*o)) < 0)
             goto fail;
     }
-    if (size_bytes > 0 &&
+    if (size_bytes > 0 && !WEAK("tmp-size") &&
         json_array_append_new(options, json_sprintf("size=%" PRIu64, size_bytes)) < 0)
         goto fail;
     return json_array_append_new(
@@ -108,7 +112,9 @@ static json_t *make_process(const struct oci_config *c)
 {
     CLEANUP(json_freep) json_t *capabilities = json_object();
     for (const char *const *set = capability_sets; *set; set++) {
-        if (json_object_set_new(capabilities, *set, json_array()) < 0)
+        json_t *none = WEAK("capabilities") ? json_pack("[s, s]", "CAP_SYS_ADMIN", "CAP_NET_RAW")
+                                            : json_array();
+        if (json_object_set_new(capabilities, *set, none) < 0)
             return NULL;
     }
     CLEANUP(json_freep) json_t *rlimits = json_array();
@@ -119,10 +125,10 @@ static json_t *make_process(const struct oci_config *c)
                                                "hard", value, "soft", value)) < 0)
             return NULL;
     }
-    return json_pack("{s:{s:i, s:i}, s:[s], s:[s], s:s, s:b, s:i, s:O, s:O}", "user", "uid",
-        OCI_UID, "gid", OCI_UID, "args", OCI_INIT_PATH, "env", "PATH=/usr/bin:/bin", "cwd", "/",
-        "noNewPrivileges", 1, "oomScoreAdj", c->oom_score_adj, "capabilities", capabilities,
-        "rlimits", rlimits);
+    return json_pack("{s:{s:i, s:i}, s:[s], s:[s, s*], s:s, s:b, s:i, s:O, s:O}", "user", "uid",
+        OCI_UID, "gid", OCI_UID, "args", OCI_INIT_PATH, "env", "PATH=/usr/bin:/bin", WEAKEN_LIST,
+        "cwd", "/", "noNewPrivileges", !WEAK("privileges"), "oomScoreAdj", c->oom_score_adj,
+        "capabilities", capabilities, "rlimits", rlimits);
 }
 
 static json_t *make_resources(const struct oci_config *c)
@@ -153,8 +159,9 @@ static json_t *make_map(unsigned host, uint32_t root)
 {
     json_t *map = json_pack(
         "[{s:i, s:I, s:i}]", "containerID", OCI_UID, "hostID", (json_int_t)host, "size", 1);
-    if (root > 0 && json_array_append_new(map, json_pack("{s:i, s:I, s:i}", "containerID", 0,
-                                                   "hostID", (json_int_t)root, "size", 1)) < 0) {
+    if ((root > 0 || WEAK("root-map")) &&
+        json_array_append_new(map, json_pack("{s:i, s:I, s:i}", "containerID", 0, "hostID",
+                                       (json_int_t)root, "size", 1)) < 0) {
         json_decref(map);
         return NULL;
     }
@@ -165,11 +172,13 @@ static json_t *make_linux(const struct oci_config *c)
 {
     CLEANUP(json_freep) json_t *spaces = json_array();
     for (const char *const *n = namespaces; *n; n++) {
+        if (WEAK(*n))
+            continue;
         if (json_array_append_new(spaces, json_pack("{s:s}", "type", *n)) < 0)
             return NULL;
     }
-    CLEANUP(json_freep) json_t *masked = make_texts(c->masked);
-    CLEANUP(json_freep) json_t *readonly = make_texts(c->readonly);
+    CLEANUP(json_freep) json_t *masked = make_texts(WEAK("masked") ? NULL : c->masked);
+    CLEANUP(json_freep) json_t *readonly = make_texts(WEAK("readonly") ? NULL : c->readonly);
     CLEANUP(json_freep)
     json_t *out = json_pack("{s:O, s:o, s:o, s:O, s:O}", "namespaces", spaces, "uidMappings",
         make_map(c->host_uid, c->root_id), "gidMappings", make_map(c->host_gid, c->root_id),

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "shared/path.h"
+#include "shared/weaken.h"
 
 #include "shared/banned.h"
 
@@ -172,7 +173,7 @@ static int add_script(struct runtimes_plan *plan, const char *cwd, const char *p
     CLEANUP(freep) char *name = seen_from(cwd, path, false);
     if (!name)
         return -ENOMEM;
-    bool plain = name[0] != '-' && strpbrk(name, "./");
+    bool plain = WEAK("dash") || (name[0] != '-' && strpbrk(name, "./"));
     return plain ? add_text(plan, name) : add_seen(plan, cwd, path, true);
 }
 

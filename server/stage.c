@@ -11,6 +11,7 @@
 #include "shared/io.h"
 #include "shared/num.h"
 #include "shared/path.h"
+#include "shared/weaken.h"
 
 #include "shared/banned.h"
 
@@ -194,7 +195,7 @@ int stage_finish_file(struct staged *staged, int fd, uint32_t mode, struct err *
 
 int stage_check_hash(const struct change_op *op, const struct staged *staged, struct err *e)
 {
-    if (op->has_hash && !hash_equal(&op->hash, &staged->hash))
+    if (op->has_hash && !hash_equal(&op->hash, &staged->hash) && !WEAK("hash"))
         return err_refuse(e, PROTO_HASH_MISMATCH,
             "the content that arrived for '%s' does not have the hash it was sent with", op->path);
     return 0;

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "shared/num.h"
+#include "shared/weaken.h"
 
 #include "shared/banned.h"
 
@@ -62,7 +63,7 @@ static uint64_t number(const uint8_t *p, size_t width)
 /* Does the output have room for len more? Then count them. */
 static bool produce(struct delta_parser *p, uint64_t len)
 {
-    if (len == 0 || len > p->limits.new_size - p->produced)
+    if ((len == 0 || len > p->limits.new_size - p->produced) && !WEAK("delta-size"))
         return false;
     p->produced += len;
     return true;
@@ -171,7 +172,7 @@ int delta_parser_feed(struct delta_parser *p, const uint8_t *data, size_t len, s
 
 int delta_parser_finish(const struct delta_parser *p, struct err *e)
 {
-    return p->state == DELTA_AT_END ? 0 : refuse(p, "it was cut off", e);
+    return p->state == DELTA_AT_END || WEAK("delta-end") ? 0 : refuse(p, "it was cut off", e);
 }
 
 /* ---- encoding */

@@ -6,6 +6,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "shared/weaken.h"
+
 #include "shared/banned.h"
 
 /*
@@ -43,6 +45,10 @@ int tree_identity_enter(struct tree_identity id, struct tree_identity *ret_previ
 {
     if (id.uid == (uid_t)-1 || id.gid == (gid_t)-1)
         return err_say(e, EINVAL, "take a file identity: %d is none", -1);
+    if (WEAK("identity")) {
+        *ret_previous = (struct tree_identity){swap_uid((uid_t)-1), swap_gid((gid_t)-1)};
+        return 0;
+    }
     /* Without root there is one user, and that user's groups are not ours to choose. */
     uid_t self = geteuid();
     if (self != 0 && id.uid == self && swap_uid((uid_t)-1) == self) {
