@@ -29,16 +29,16 @@ lose() {
     rest POST "/v1/sandboxes/$id/changes" -H 'Content-Type: application/json' \
         -d '{"ops":[{"op":"chmod","path":"main.py","mode":"0644"},{"op":"delete","path":"empty"}]}' >/dev/null
 }
-# A store through a shared mapping, which makes no event.
-blind_edit() {
-    python3 - "$1" "$2" <<'PY'
+# blind_edits FILE: for each line on standard input a store through one mapping, which makes no event. The
+# first gives the file a new time, the others do not: nothing but reading it tells.
+blind_edits() {
+    python3 -c "
 import mmap, os, sys
-fd = os.open(sys.argv[1], os.O_RDWR)
-m = mmap.mmap(fd, 0)
-m[:len(sys.argv[2])] = sys.argv[2].encode()
-os.close(fd)
-m.close()
-PY
+m = mmap.mmap(os.open(sys.argv[1], os.O_RDWR), 0)
+m[0:1] = m[0:1]
+for line in sys.stdin:
+    m[0:1] = line[0:1].encode()
+    print('stored', flush=True)" "$1"
 }
 
 try silt run -- sh -c 'echo out >result.txt; mkdir made; echo x >made/x; echo "V = 0" >src/m9.py'
@@ -75,9 +75,21 @@ echo 'V = 123' >src/m9.py
 silt sync >/dev/null
 try silt sync --verify --json
 same "a file that was sent again since is no longer the run's" "0 0" "$(verified)"
-blind_edit src/m5.py 'W'
+coproc BLIND { blind_edits src/m5.py; }
+echo U >&"${BLIND[1]}" && read -r _ <&"${BLIND[0]}"
+sleep 0.1 # the time stamp must be older than the look at it
 try silt sync --verify --json
-same "a store through a mapping, of which no event tells, is found here" "W = 5" "$(cat "$there/src/m5.py")"
+same "a store through a mapping, of which no event tells, is found" "U = 5" "$(cat "$there/src/m5.py")"
+times=$(stat -c '%y %z %s' src/m5.py)
+echo W >&"${BLIND[1]}" && read -r _ <&"${BLIND[0]}"
+if [ "$times" = "$(stat -c '%y %z %s' src/m5.py)" ]; then
+    silt sync >/dev/null
+    same "one that leaves size and times as they were is nothing to look at" "U = 5" "$(cat "$there/src/m5.py")"
+    try silt sync --verify --json
+    same "but --verify reads it" "W = 5" "$(cat "$there/src/m5.py")"
+fi
+exec {BLIND[1]}>&-
+silt sync --verify >/dev/null
 kill_server
 try silt sync --verify --timeout 2s
 check "without a server nothing is proved" test "$code" -ne 0
