@@ -15,12 +15,12 @@ struct waiting {
     uint32_t cookie;
     uint64_t ino;
     uint64_t first_us, due_us;
-    uint64_t order; /* of the first event */
-    UT_hash_handle hh;
+    uint64_t order;               /* of the first event */
+    UT_hash_handle hh, by_cookie; /* by_cookie: those that left, as long as it is known */
 };
 
 struct settle {
-    struct waiting *paths;
+    struct waiting *paths, *left;
     uint64_t next_us; /* no path is due before */
     uint64_t next_order;
 };
@@ -72,9 +72,33 @@ struct settle *settle_new(void)
     return s;
 }
 
+/* The halves of renamings are found by their cookie: there may be thousands. */
+static void set_hint(struct settle *s, struct waiting *w, const struct settle_event *event)
+{
+    struct waiting *other = NULL;
+    if (w->by_cookie.tbl)
+        HASH_DELETE(by_cookie, s->left, w);
+    w->by_cookie.tbl = NULL;
+    w->hint = event->hint;
+    w->cookie = event->cookie;
+    w->ino = event->ino;
+    if (w->hint != SETTLE_LEFT || !w->cookie)
+        return;
+    HASH_FIND(by_cookie, s->left, &w->cookie, sizeof(w->cookie), other);
+    if (!other)
+        HASH_ADD(by_cookie, s->left, cookie, sizeof(w->cookie), w);
+}
+
+static void unlink_waiting(struct settle *s, struct waiting *w)
+{
+    if (w->by_cookie.tbl)
+        HASH_DELETE(by_cookie, s->left, w);
+    HASH_DEL(s->paths, w);
+}
+
 static void drop(struct settle *s, struct waiting *w)
 {
-    HASH_DEL(s->paths, w);
+    unlink_waiting(s, w);
     free(w->path);
     free(w);
 }
@@ -122,11 +146,19 @@ static void set_due(struct settle *s, struct waiting *w, uint64_t due_us)
 /* What arrived was away at most 50 ms: whoever waits for it need not wait longer. */
 static void pair(struct settle *s, const struct settle_event *event, uint64_t now_us)
 {
-    struct waiting *w, *next;
-    HASH_ITER(hh, s->paths, w, next) {
-        bool same =
-            (event->cookie && w->cookie == event->cookie) || (event->ino && w->ino == event->ino);
-        if (w->hint == SETTLE_LEFT && same)
+    struct waiting *w = NULL, *next;
+    if (event->cookie)
+        HASH_FIND(by_cookie, s->left, &event->cookie, sizeof(event->cookie), w);
+    if (w) {
+        set_due(s, w, now_us);
+        return;
+    }
+    /* Away and back in two steps, by way of a folder that is not ours. */
+    if (!event->ino)
+        return;
+    for (w = s->left; w; w = next) {
+        next = w->by_cookie.next;
+        if (w->ino == event->ino)
             set_due(s, w, now_us);
     }
 }
@@ -137,9 +169,7 @@ int settle_feed(struct settle *s, const struct settle_event *event, uint64_t now
     struct waiting *w = find_or_add(s, event->path, now_us, &code);
     if (!w)
         return code;
-    w->hint = event->hint;
-    w->cookie = event->cookie;
-    w->ino = event->ino;
+    set_hint(s, w, event);
     set_due(s, w, now_us + wait_us[event->hint]);
     if (event->hint == SETTLE_ARRIVED)
         pair(s, event, now_us);
@@ -184,8 +214,9 @@ size_t settle_take(struct settle *s, uint64_t now_us, char **ret, size_t max)
         count = max;
     }
     for (size_t i = 0; i < count; i++) {
+        /* The table's key is the path: it goes first. */
+        unlink_waiting(s, due[i]);
         ret[i] = ptr_take(&due[i]->path);
-        HASH_DELETE(hh, s->paths, due[i]);
         free(due[i]);
     }
     free(due);
