@@ -55,6 +55,7 @@ class Model:
         self.products = []
         self.lately = {}      # path → set of Entry: all that they made of it since the last quiet point
         self.writing = {}     # path → how many runs under way may write it
+        self.made = set()     # digests of all that others ever made
 
     # ---- questions
 
@@ -113,6 +114,7 @@ class Model:
 
     def others_made(self, path, entry, sure):
         """`entry` ABSENT: they deleted it."""
+        self.made.add(entry.digest)
         if path in self.nodes:
             self.other.setdefault(path, set()).add(entry)
             self.lately.setdefault(path, set()).add(entry)
@@ -131,6 +133,19 @@ class Model:
         self.writing[path] -= 1
         if not self.writing[path]:
             del self.writing[path]
+
+    def theirs(self):
+        """The paths, at a quiet point, where the workspace has what the project has not: what a pull fetches."""
+        fetched = {p for product in self.products for p in product.paths}
+        return fetched | {p for p, entries in self.other.items() if any(e.kind == FILE for e in entries)}
+
+    def adopt(self, path, there, read):
+        """A file of theirs was pulled, with the folders that it needs; `read(path)` gives its content."""
+        above = parent(path)
+        while above and above not in self.nodes:
+            self.set(above, Node(DIR, mode=there[above].mode))
+            above = parent(above)
+        self.set(path, Node(FILE, read(path), there[path].mode))
 
     # ---- comparing
 

@@ -71,6 +71,8 @@ def e_resave(m, op):
     path = op['path']
     if m.kind(path) != FILE or path.rpartition('/')[2][0] not in 'apx' or path in FIXED:
         return None
+    if path.rpartition('/')[2][0] == 'p' and len(m.nodes[path].data) > PAGE + content.HEAD:
+        return None  # it was pulled
     steps = []
     for v in range(op['v'], op['v'] + op['count']):
         data = content.resized_as(m.nodes[path].data, v)
@@ -97,6 +99,8 @@ def e_append(m, op):
     path = op['path']
     if not m.can_hold(path) or m.kind(path) not in (None, FILE) or path.rpartition('/')[2][0] != 'l':
         return None
+    if m.kind(path) and not content.is_log(m.nodes[path].data):
+        return None  # a version that was pulled
     lines = [content.line(op['v'] * 100 % 10**8 + i) for i in range(op['count'])]
     if m.kind(path) is None:
         m.set(path, Node(FILE))
@@ -107,7 +111,7 @@ def e_append(m, op):
 
 def e_truncate(m, op):
     path = op['path']
-    if m.kind(path) != FILE or path.rpartition('/')[2][0] != 'l':
+    if m.kind(path) != FILE or path.rpartition('/')[2][0] != 'l' or not content.is_log(m.nodes[path].data):
         return None
     size = len(m.nodes[path].data) // content.LINE * op['part'] // 100 * content.LINE
     m.rewrite(path, m.nodes[path].data[:size])
@@ -353,6 +357,10 @@ INVENT = {
     'quiet': lambda i, r: {},
     'status': lambda i, r: {},
     'run': lambda i, r: {},
+    'large': lambda i, r: {'path': r.choice('ax') + str(r.randrange(4)), 'v': i.v, 'size': r.randrange(2, 6) * 1_000_000, 'text': 0,
+                           'how': i.how(), 'ms': r.choice([0, 0, 1, 3])},
+    'pull': lambda i, r: {},
+    'pull-conflicts': lambda i, r: {},
     'make': lambda i, r: {'path': i.new('o'), 'v': i.v, 'size': r.choice([10, 3000, 60_000]),
                           'how': r.choice(['place', 'write'])},
     'alter': lambda i, r: {'path': i.known('apl'), 'v': i.v, 'size': r.choice([10, 3000]),
@@ -387,7 +395,7 @@ WEIGHTS = {
     'write': 16, 'resave': 8, 'edit': 8, 'append': 6, 'truncate': 2, 'remove': 5, 'rmtree': 4, 'mkdir': 4,
     'chain': 3, 'move': 9, 'swap': 1, 'out': 1, 'in': 2, 'churn': 1, 'chmod': 4, 'symlink': 2, 'link': 3,
     'fifo': 1, 'touch': 2, 'storm': 0.7,
-    'flush': 3, 'quiet': 3, 'status': 0.5, 'run': 4, 'make': 2, 'alter': 2, 'later': 2, 'await': 1, 'put': 4,
+    'flush': 3, 'quiet': 3, 'status': 0.5, 'run': 4, 'large': 4, 'pull': 1, 'pull-conflicts': 0.5, 'make': 2, 'alter': 2, 'later': 2, 'await': 1, 'put': 4,
     'delete': 1, 'kill-server': 1.2, 'server-down': 0.7, 'server-up': 2, 'kill-agent': 1.2, 'start-agent': 3,
     'end-agent': 0.5, 'stop-agent': 1, 'cont-agent': 2, 'cut': 2, 'slow': 1, 'budget': 1, 'fill': 0.5,
     'free': 1, 'lose-index': 0.3,

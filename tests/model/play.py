@@ -7,6 +7,7 @@ and compares project, model and workspace, all three. Before the end of a sequen
 import json
 import signal
 import subprocess
+import tempfile
 
 import content
 import model
@@ -134,6 +135,23 @@ class Player:
         if found is not None:
             self.judge({p: Entry(*e) for p, e in found.items()}, 'in a run')
 
+    def o_large(self, op):
+        """A large file is saved, and at once a run reads its first line: it must not be overtaken."""
+        self.o_await(op)
+        self.w.cont_watcher()
+        steps = operations.EFFECTS['write'](self.m, op)
+        if steps is None:
+            return False
+        self.w.line('slow %d' % op['ms'])
+        self.w.disk.do(steps)
+        code, out, err = self.w.call('run', '--', 'head', '-c', str(content.HEAD), op['path'])
+        self.w.line('slow 0')
+        if code and self.healthy():
+            raise Broken('a run after a large file: %d %s%s' % (code, err, self.w.tail('watch.log')))
+        if code == 0 and out != self.m.nodes[op['path']].data[:content.HEAD]:
+            raise Broken('a run does not see the large file %r that was saved before it: %r' % (op['path'], out))
+        return True
+
     def product(self, op):
         if op['how'] == 'delete':
             return op['path'], ABSENT
@@ -189,6 +207,39 @@ class Player:
             self.m.others_made(path, entry, False)
             self.m.end_writing(path)
         self.under_way = []
+
+    # ---- fetching what others made
+
+    def o_pull(self, op):
+        """All of it comes here; what was changed here as well stays, and is told."""
+        self.o_quiet(op)
+        there = self.w.listing(self.w.workspace)
+        code, out, err = self.w.call('pull', '--json')
+        if code not in (0, 1) or not out:
+            raise Broken('silt pull: %d %s' % (code, err))
+        told, kept = json.loads(out), []
+        here = self.w.listing(self.w.project)
+        for path in sorted(self.m.theirs()):
+            if here.get(path) == there[path]:
+                self.m.adopt(path, there, self.w.read_project)
+            else:
+                kept.append(path)
+        if len(kept) > len(told['conflicts']) + len(told['refused']):
+            raise Broken('silt pull did not fetch %r and says %s' % (kept, out.decode()))
+        self.compare()
+        self.o_quiet(op)
+
+    def o_pull_conflicts(self, op):
+        """Versions that gave way are whole, and what somebody made."""
+        self.o_quiet(op)
+        with tempfile.TemporaryDirectory(dir=self.w.top) as folder:
+            code, _, err = self.w.call('pull', '--conflicts', '--to', folder)
+            if code:
+                raise Broken('silt pull --conflicts: %d %s' % (code, err))
+            for path, entry in self.w.listing(folder).items():
+                if entry.kind == FILE and entry.digest not in self.m.made:
+                    raise Broken('silt pull --conflicts brought %r, which nobody made' % path)
+        self.compare()
 
     # ---- a second writer
 

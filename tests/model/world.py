@@ -180,6 +180,10 @@ class World:
         return {path: Entry(*entry) for path, entry in look.listing(top).items()
                 if path != '.silt' and not path.startswith('.silt/')}
 
+    def read_project(self, path):
+        with open(self.disk.at(path), 'rb') as f:
+            return f.read()
+
     # ---- a second writer, straight to the server
 
     def rest(self, method, path, body=None, kind='application/octet-stream'):
