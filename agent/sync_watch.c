@@ -149,6 +149,8 @@ static void retry(struct sync_loop *l)
         return;
     if (!l->retry_at_ns || *l->s->why_away.msg)
         go_away_for_now(l);
+    if (l->s->why_away.refusal == PROTO_NO_SPACE)
+        l->no_space_ns = io_now_ns();
     l->s->why_away = (struct err)ERR_INIT;
     if (io_now_ns() < l->retry_at_ns)
         return;

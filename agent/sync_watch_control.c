@@ -82,8 +82,8 @@ static struct sync_waiter *begin_wait(
     }
     if (!arm_cookie(l, w))
         return NULL;
-    /* Somebody waits: a server that was away is tried at once. */
-    l->retry_at_ns = 0;
+    /* Somebody waits: a server that was away is tried at once. Zero would mean "not told yet". */
+    l->retry_at_ns = l->retry_at_ns ? 1 : 0;
     return w;
 }
 
@@ -221,6 +221,8 @@ static void step_waiter(struct sync_loop *l, struct sync_waiter *w, uint64_t now
         answer_error(l, w, EIO, l->audit_error);
     else if (w->started && l->problem[0] && !l->s->flying_count)
         answer_error(l, w, EIO, l->problem);
+    else if (w->run && l->s->away && l->no_space_ns > w->asked_ns)
+        answer_error(l, w, ENOSPC, l->problem); /* no waiting makes room */
     else if (w->started && w->run && (!w->wants_ack || acked))
         sync_loop_run(l, w);
     else if (w->started && !w->wants_ack)

@@ -51,6 +51,7 @@ struct sync_loop {
     struct sync_audit_result audited; /* the latest */
     char audit_error[ERR_MSG_BYTES];  /* "" = it was possible */
     uint64_t retry_at_ns, backoff_ns; /* while the server is away */
+    uint64_t no_space_ns;             /* when the server last said that it has no room */
     bool said_away, said_ready, said_polling;
     uint64_t burst_ns;           /* when the first change of this burst was taken up; 0: no burst */
     struct sync_totals said;     /* totals when SENT was said last */

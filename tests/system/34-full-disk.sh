@@ -57,6 +57,12 @@ same "silt run --no-sync" before "$out"
 
 # ---- what needs some
 
+# Sets are on their way when these begin: the run learns of the refusal, and does not wait for room.
+head -c 20000 /dev/urandom >blob
+silt flush >/dev/null 2>&1
+bounded() { local CLIENT; client_environment; timeout 40 "${CLIENT[@]}" "$SILT" "$@"; }
+try bounded run main.py
+check "silt run ends while sets are refused" test "$code" -ne 124
 echo "print('after' * 3000)" | tee main.py >/dev/null
 head -c 100000 /dev/urandom >blob
 told() { silt status | grep -qi space; }
