@@ -39,7 +39,8 @@ sent() {
 try silt sync --json
 same "the first sync succeeds" 0 "$code"
 same_tree "large files arrive"
-below "text is compressed" 15500000 "$(json - bytes_sent <<<"$out")"
+# 20.0 MB as they are; to a server on the same machine the compressor's fast level is used.
+below "text is compressed" 18500000 "$(json - bytes_sent <<<"$out")"
 
 edit text.txt 'i = b.index(b"\n", 5_000_000) + 1; j = b.index(b"\n", i); b[i:j] = b"Z" * (j - i)'
 sent "a changed line of equal length" text.txt 12000
@@ -82,7 +83,7 @@ rm deeper/renamed.bin copy.bin && silt sync >/dev/null
 mkdir many && head -c 3000000 /dev/urandom >many/a && cp many/a many/b && cp many/a many/c
 sent "equal new files travel once" many/c 3010000
 cp -r many other
-sent "a copied folder does not travel" other/b 2000
+sent "a copied folder does not travel" other/b 2500
 rm -r many other deeper
 edit text.txt 'del b[:]'
 sent "emptied" text.txt 12000
