@@ -193,13 +193,15 @@ static int load_flags(
 {
     static const struct {
         const char *flag;
-        enum config_action action;
-    } actions[] = {{"--help", CONFIG_HELP}, {"-h", CONFIG_HELP}, {"--version", CONFIG_VERSION},
-        {"--print-config", CONFIG_PRINT}};
+        enum config_action action, after; /* means something after that action only */
+    } actions[] = {{"--help", CONFIG_HELP, CONFIG_RUN}, {"-h", CONFIG_HELP, CONFIG_RUN},
+        {"--version", CONFIG_VERSION, CONFIG_RUN}, {"--print-config", CONFIG_PRINT, CONFIG_RUN},
+        {"doctor", CONFIG_DOCTOR, CONFIG_RUN}, {"--json", CONFIG_DOCTOR_JSON, CONFIG_DOCTOR}};
     for (int i = 1; i < argc; i++) {
         bool done = false;
         for (size_t k = 0; k < sizeof(actions) / sizeof(actions[0]); k++) {
-            if (strcmp(argv[i], actions[k].flag) == 0) {
+            if (strcmp(argv[i], actions[k].flag) == 0 &&
+                (actions[k].after == CONFIG_RUN || actions[k].after == *action)) {
                 *action = actions[k].action;
                 done = true;
             }

@@ -58,7 +58,14 @@ struct config_world {
     void *ctx;
 };
 
-enum config_action { CONFIG_RUN, CONFIG_HELP, CONFIG_VERSION, CONFIG_PRINT };
+enum config_action {
+    CONFIG_RUN,
+    CONFIG_HELP,
+    CONFIG_VERSION,
+    CONFIG_PRINT,
+    CONFIG_DOCTOR,
+    CONFIG_DOCTOR_JSON
+};
 
 /* argv[0] is skipped. -EINVAL with a sentence that names flag, variable or file and line. With
  * another action than CONFIG_RUN *ret may be NULL (HELP, VERSION). */

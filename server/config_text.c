@@ -139,8 +139,11 @@ static const char *default_of(const struct config_setting *s)
 int config_help(struct buf *b)
 {
     int r = buf_adds(b,
-        "usage: siltd [OPTIONS]\n\n"
-        "Serves sandboxes: keeps their files, runs programs on them in containers.\n\n"
+        "usage: siltd [OPTIONS]\n"
+        "       siltd doctor [--json] [OPTIONS]\n\n"
+        "Serves sandboxes: keeps their files, runs programs on them in containers.\n"
+        "doctor checks whether this machine has what these options need, says what\n"
+        "mends the rest, and exits; exit code 1 if something would not work.\n\n"
         "  --config PATH        settings file (default: /etc/silt/siltd.conf as root,\n"
         "                       else $XDG_CONFIG_HOME/silt/siltd.conf)\n"
         "  --print-config       print every setting as it would be used, and exit\n"

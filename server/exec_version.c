@@ -3,7 +3,6 @@
  * one thread after the start. */
 #include "server/exec_internal.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -19,7 +18,6 @@
 
 #include "shared/banned.h"
 
-#define VERSION_BYTES 32
 #define ANSWER_BYTES 4096
 #define ANSWER_MS 10000
 #define NOBODY 65534
@@ -30,7 +28,7 @@ struct exec_versions {
     atomic_bool stop;
     size_t count;
     struct {
-        char text[VERSION_BYTES];
+        char text[RUNTIMES_VERSION_BYTES];
         atomic_bool known;
     } rows[];
 };
@@ -43,26 +41,6 @@ const char *exec_version(struct exec *x, const struct runtime_language *language
     if (!x->versions || row >= count || !atomic_load(&x->versions->rows[row].known))
         return NULL;
     return x->versions->rows[row].text;
-}
-
-/* "Python 3.11.2", "go version go1.19.8 linux/amd64", "v18.20.4": the first number with a dot. */
-static bool find_version(const char *answer, char out[VERSION_BYTES])
-{
-    for (const char *p = answer; *p; p++) {
-        size_t len = strspn(p, "0123456789.");
-        if (!isdigit((unsigned char)*p) || !memchr(p, '.', len)) {
-            p += len > 0 ? len - 1 : 0;
-            continue;
-        }
-        while (len > 0 && p[len - 1] == '.')
-            len--;
-        if (len == 0 || len >= VERSION_BYTES)
-            return false;
-        memcpy(out, p, len);
-        out[len] = '\0';
-        return true;
-    }
-    return false;
 }
 
 static void read_answer(struct exec_versions *v, struct container *c, int fd, struct buf *b)
@@ -149,7 +127,7 @@ static void *versions_main(void *ctx)
             continue;
         if (ask(x, &all[i], dir, &st, &answer, &e) < 0)
             log_warn("the version of %s could not be found out: %s", all[i].name, e.msg);
-        else if (find_version(buf_str(&answer), v->rows[i].text))
+        else if (runtimes_version(buf_str(&answer), v->rows[i].text))
             atomic_store(&v->rows[i].known, true);
     }
     return NULL;

@@ -26,6 +26,7 @@
 #include "server/auth.h"
 #include "server/config.h"
 #include "server/container.h"
+#include "server/doctor.h"
 #include "server/exec.h"
 #include "server/http.h"
 #include "server/sandbox.h"
@@ -78,6 +79,21 @@ static int print_config(const struct config *c)
     CLEANUP(buf_release) struct buf text;
     buf_init(&text, TEXT_MAX);
     return config_dump(c, &text) == 0 && fputs(buf_str(&text), stdout) >= 0 ? 0 : 1;
+}
+
+static int print_doctor(const struct config *c, bool json)
+{
+    CLEANUP(buf_release) struct buf text;
+    CLEANUP(freep) struct doctor_facts *facts = calloc(1, sizeof(*facts));
+    CLEANUP(freep) struct doctor_row *rows = calloc(DOCTOR_ROWS_MAX, sizeof(*rows));
+    buf_init(&text, TEXT_MAX);
+    if (!facts || !rows)
+        return 1;
+    doctor_probe(c, facts);
+    size_t count = doctor_judge(facts, rows);
+    if (doctor_print(rows, count, json, &text) < 0 || fputs(buf_str(&text), stdout) < 0)
+        return 1;
+    return doctor_failed(rows, count) ? 1 : 0;
 }
 
 /* ---- the process */
@@ -372,5 +388,10 @@ int main(int argc, char **argv)
         return r;
     }
     log_set_level((enum log_level)s.config->log_level);
+    if (action == CONFIG_DOCTOR || action == CONFIG_DOCTOR_JSON) {
+        int r = print_doctor(s.config, action == CONFIG_DOCTOR_JSON);
+        config_free(s.config);
+        return r;
+    }
     return serve(&s);
 }

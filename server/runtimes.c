@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "server/runtimes.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +79,25 @@ const struct runtime_language *runtimes_all(size_t *ret_count)
 {
     *ret_count = COUNT;
     return languages;
+}
+
+bool runtimes_version(const char *answer, char out[RUNTIMES_VERSION_BYTES])
+{
+    for (const char *p = answer; *p; p++) {
+        size_t len = strspn(p, "0123456789.");
+        if (!isdigit((unsigned char)*p) || !memchr(p, '.', len)) {
+            p += len > 0 ? len - 1 : 0;
+            continue;
+        }
+        while (len > 0 && p[len - 1] == '.')
+            len--;
+        if (len == 0 || len >= RUNTIMES_VERSION_BYTES)
+            return false;
+        memcpy(out, p, len);
+        out[len] = '\0';
+        return true;
+    }
+    return false;
 }
 
 static bool is_one_of(const char *const *list, const char *text)

@@ -31,6 +31,11 @@ const struct runtime_language *runtimes_by_program(const char *program);
 /* By a file's extension, or NULL. */
 const struct runtime_language *runtimes_by_extension(const char *path);
 
+#define RUNTIMES_VERSION_BYTES 32
+/* From what version_argv printed ("Python 3.11.2", "go version go1.19.8 linux/amd64", "v18.20.4"):
+ * the first number with a dot. false: there is none, or it is too long. */
+bool runtimes_version(const char *answer, char out[RUNTIMES_VERSION_BYTES]);
+
 #define RUNTIMES_ARGV_MAX 16
 
 /* What the planner may ask about the workspace. */
