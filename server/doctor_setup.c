@@ -46,8 +46,9 @@ bool doctor_setup_runtime(const struct doctor_facts *f, struct doctor_row *row)
         doctor_bad(row, DOCTOR_FAIL, "siltd does not start", "%s", f->runtime_error);
         if (f->runtime_errno != ENOENT && f->runtime_errno != EINVAL)
             return doctor_mend(row, "what is BAD or warn above; the runtime itself is there");
-        return known ? doctor_mend(row, "apt-get install %s", f->runtime)
-                     : doctor_mend(row, "apt-get install crun && siltd --runtime crun");
+        return known && f->runtime_errno == ENOENT
+                   ? doctor_mend(row, "apt-get install %s", f->runtime)
+                   : doctor_mend(row, "apt-get install crun && siltd --runtime crun");
     }
     const char *hole = hole_of(f->engine);
     if (!hole)
@@ -228,8 +229,9 @@ bool doctor_setup_port(const struct doctor_facts *f, struct doctor_row *row)
     if (f->port_error == EADDRINUSE)
         return doctor_mend(row, "ss -ltnp shows who has it; or siltd --listen 127.0.0.1:0");
     if (f->port_error == EACCES)
-        return doctor_mend(row, "sysctl -w net.ipv4.ip_unprivileged_port_start=80, or a port "
-                                "from 1024 on");
+        return doctor_mend(row,
+            "sysctl -w net.ipv4.ip_unprivileged_port_start=%s, or a port from 1024 on",
+            strrchr(f->listen, ':') ? strrchr(f->listen, ':') + 1 : "0");
     return doctor_mend(row, "ip address lists this machine's; siltd --listen ADDRESS:PORT");
 }
 

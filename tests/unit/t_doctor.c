@@ -145,7 +145,7 @@ static void test_each(void **state)
         FACT(
             descriptors, NUMBER, 1024, NULL, "open files", DOCTOR_WARN, "1024", "LimitNOFILE=5000"),
         FACT(port_error, INT, EADDRINUSE, NULL, "address", DOCTOR_FAIL, "in use", "ss -ltnp"),
-        FACT(port_error, INT, EACCES, NULL, "address", DOCTOR_FAIL, "denied", "port_start"),
+        FACT(port_error, INT, EACCES, NULL, "address", DOCTOR_FAIL, "denied", "port_start=7458,"),
         FACT(access_error, TEXT, 0, "needs a token", "access", DOCTOR_FAIL, "needs a token",
             "--token-file"),
     };
@@ -192,6 +192,21 @@ static void test_userns(void **state)
     assert_string_equal(rows[4].mend, "sysctl -w user.max_user_namespaces=15000");
 }
 
+/* One that is not there is installed; one that does not suit here is replaced. */
+static void test_runtime(void **state)
+{
+    (void)state;
+    struct doctor_facts f = good();
+    f.engine[0] = '\0';
+    memcpy(f.runtime, "runc", 5);
+    f.runtime_errno = ENOENT;
+    assert_string_equal(only(&f, "runtime").mend, "apt-get install runc");
+    f.runtime_errno = EINVAL;
+    assert_string_equal(only(&f, "runtime").mend, "apt-get install crun && siltd --runtime crun");
+    f.runtime_errno = EPERM; /* of the mounts beneath it: installing helps nobody */
+    assert_null(strstr(only(&f, "runtime").mend, "apt-get"));
+}
+
 /* A port that this data directory's own server has is no fault; what cannot be tried says nothing.
  */
 static void test_left_out(void **state)
@@ -235,6 +250,7 @@ int main(void)
         cmocka_unit_test(test_good),
         cmocka_unit_test(test_each),
         cmocka_unit_test(test_userns),
+        cmocka_unit_test(test_runtime),
         cmocka_unit_test(test_left_out),
         cmocka_unit_test(test_print),
     };

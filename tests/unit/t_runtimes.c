@@ -186,6 +186,24 @@ static void test_table(void **state)
     }
 }
 
+static void test_version(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *answer, *version; /* NULL: none */
+    } rows[] = {
+        {"Python 3.11.2\n", "3.11.2"}, {"go version go1.19.8 linux/amd64", "1.19.8"},
+        {"v18.20.4", "18.20.4"}, {"cc (Debian 12.2.0-14+deb12u1) 12.2.0", "12.2.0"},
+        {"released 2022, 1.2.", "1.2"}, /* a number without a dot is none */
+        {"sh", NULL}, {"", NULL}, {"1.2345678901234567890123456789012", NULL}, /* too long */
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char version[RUNTIMES_VERSION_BYTES] = "";
+        assert_int_equal(runtimes_version(rows[i].answer, version), rows[i].version != NULL);
+        assert_string_equal(version, rows[i].version ? rows[i].version : "");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -193,6 +211,7 @@ int main(void)
         cmocka_unit_test(test_long_shebang),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_table),
+        cmocka_unit_test(test_version),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
