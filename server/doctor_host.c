@@ -63,7 +63,13 @@ bool doctor_host_calls(const struct doctor_facts *f, struct doctor_row *row)
     }
     if (!*missing)
         return doctor_ok(row, "openat2, pidfd_open, open_tree");
-    doctor_bad(row, DOCTOR_FAIL, "files cannot be opened safely and no container can be made",
+    /* Files have a way without openat2 (shared/tree_resolve.c); containers have none without the
+     * others. */
+    bool containers = !f->pidfd && !f->mounts;
+    doctor_bad(row, containers ? DOCTOR_WARN : DOCTOR_FAIL,
+        containers ? "paths are walked name by name, which is slower; programs of images are not "
+                     "found"
+                   : "no container can be made",
         "%s: %s", missing, refused ? "refused by a system call filter" : "missing");
     return doctor_mend(row, "%s",
         refused ? "start the container around siltd with --security-opt seccomp=unconfined"

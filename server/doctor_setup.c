@@ -179,11 +179,13 @@ bool doctor_setup_files(const struct doctor_facts *f, struct doctor_row *row)
         return false;
     if (f->work.exchange && f->data.tmpfile)
         return doctor_ok(row, "%s exchanges names and has files without one", f->work.fs);
-    doctor_bad(row, DOCTOR_FAIL,
-        f->work.exchange ? "deltas and long outputs cannot be answered"
-                         : "changed files cannot be put in place",
-        "%s has no %s", f->work.exchange ? f->data.fs : f->work.fs,
-        f->work.exchange ? "O_TMPFILE" : "RENAME_EXCHANGE");
+    /* Without an exchange it is three renames (shared/tree_place.c). */
+    if (f->data.tmpfile)
+        doctor_bad(row, DOCTOR_WARN, "a file that is replaced is missing for a moment",
+            "%s has no RENAME_EXCHANGE", f->work.fs);
+    else
+        doctor_bad(row, DOCTOR_FAIL, "deltas, signatures and long outputs cannot be answered",
+            "%s has no O_TMPFILE", f->data.fs);
     return doctor_mend(row, "siltd --data-dir FOLDER on ext4, XFS, btrfs or tmpfs");
 }
 
