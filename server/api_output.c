@@ -14,6 +14,7 @@
 /* Output up to here is answered from memory, by as many threads as ask for it. */
 #define SMALL_BYTES (256u * 1024)
 #define PIECE_BYTES (16u * 1024)
+#define STREAM_MS 30000u /* for a whole answer that no file holds */
 
 struct source {
     struct api *api;
@@ -56,6 +57,8 @@ static int is_big(const struct source *s, bool *ret, struct err *e)
 
 struct piece {
     int fd;
+    struct http_request *req; /* or, with fd -1, straight to its client until: */
+    uint64_t until_ns;
     size_t len;
     uint64_t total;
     char data[PIECE_BYTES];
@@ -63,7 +66,10 @@ struct piece {
 
 static int flush(struct piece *p)
 {
-    int r = io_write_all(p->fd, p->data, p->len);
+    uint64_t now = io_now_ns();
+    uint32_t left_ms = now < p->until_ns ? (uint32_t)((p->until_ns - now) / 1000000) : 0;
+    int r = p->fd >= 0 ? io_write_all(p->fd, p->data, p->len)
+                       : http_stream_write(p->req, p->data, p->len, left_ms);
     p->total += p->len;
     p->len = 0;
     return r;
@@ -100,6 +106,22 @@ static int reply_from_file(struct api *api, struct http_request *req, json_t *ob
     return 0;
 }
 
+/* On a full disk there is no such file: the text goes to the client as it is made. The lock that is
+ * held meanwhile lets only one have this at a time, and the deadline passes it on. */
+static int reply_as_stream(struct http_request *req, json_t *object, struct err *e)
+{
+    struct piece p = {
+        .fd = -1, .req = req, .until_ns = io_now_ns() + STREAM_MS * UINT64_C(1000000)};
+    int r = http_stream_begin(req, 200, "application/json");
+    if (r < 0)
+        return err_set(e, -r, "answer with a run's output");
+    if (json_dump_callback(object, write_piece, &p, BODY_DUMP) == 0 &&
+        write_piece("\n", 1, &p) == 0)
+        err_ignore(flush(&p));
+    http_stream_end(req);
+    return 0;
+}
+
 static void reply(const struct source *s, struct http_request *req)
 {
     struct err e = ERR_INIT;
@@ -113,6 +135,8 @@ static void reply(const struct source *s, struct http_request *req)
         r = build(s, true, &object, &e);
     if (r == 0 && big)
         r = reply_from_file(s->api, req, object, &e);
+    if (r == -ENOSPC && object)
+        r = reply_as_stream(req, object, &e);
     if (r == 0 && !big)
         api_reply_to(req, 200, json_incref(object));
     json_decref(object);
