@@ -361,7 +361,7 @@ static int serve(struct server *s)
 int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], DELTA_WORKER_ARG) == 0)
-        return delta_worker_main(argv[2]);
+        _exit(delta_worker_main(argv[2])); /* nothing of it is worth an orderly end */
     char exe_dir[PATH_MAX];
     struct server s = {.lock_fd = -1, .signal_fd = -1};
     enum config_action action;
