@@ -141,10 +141,9 @@ class Model:
 
     def adopt(self, path, there, read):
         """A file of theirs was pulled, with the folders that it needs; `read(path)` gives its content."""
-        above = parent(path)
-        while above and above not in self.nodes:
-            self.set(above, Node(DIR, mode=there[above].mode))
-            above = parent(above)
+        for end in [i for i, letter in enumerate(path) if letter == '/']:
+            if path[:end] not in self.nodes:
+                self.set(path[:end], Node(DIR, mode=there[path[:end]].mode))
         self.set(path, Node(FILE, read(path), there[path].mode))
 
     # ---- comparing
