@@ -62,10 +62,10 @@ def neighbour(t):
 
 @case("id of a sandbox is guessed from another", "ids")
 def guess(t):
-    digits = "abcdefghijklmnopqrstuvwxyz234567"
+    digits = "234567abcdefghijklmnopqrstuvwxyz"
     stem = t.sb[:-2]
     for a in digits:
-        for b in "aeimquy4":  # the last digit holds what is left of 128 bits
+        for b in "26cgkosw":  # the last digit holds what is left of 128 bits
             if stem + a + b not in (t.sb,) and t.rest("GET", "/v1/sandboxes/" + stem + a + b).status == 200:
                 return True
     return False
