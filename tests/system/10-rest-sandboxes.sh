@@ -95,7 +95,7 @@ contains 'says who must upgrade' server "$(field error.message)"
 call POST /v1/sandboxes -H 'Origin: http://evil.example' -d '{}'
 expect 'a foreign web page' 403 forbidden_origin
 call GET /v1/sandboxes -H 'Host: evil.example'
-expect 'a foreign name (DNS rebinding)' 403 forbidden
+expect 'a foreign name (DNS rebinding)' 403 forbidden_origin
 
 # What describes the server
 call GET /healthz

@@ -86,6 +86,18 @@ static void test_good(void **state)
     }
 enum kind { BOOL, INT, NUMBER, TEXT };
 
+static void set(void *at, enum kind kind, uint64_t value, const char *text)
+{
+    if (kind == BOOL)
+        *(bool *)at = value;
+    else if (kind == INT)
+        *(int *)at = (int)value;
+    else if (kind == NUMBER)
+        *(uint64_t *)at = value;
+    else
+        memcpy(at, text, strlen(text) + 1);
+}
+
 static void test_each(void **state)
 {
     (void)state;
@@ -153,14 +165,7 @@ static void test_each(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct doctor_facts f = good();
         void *at = (char *)&f + rows[i].at;
-        if (rows[i].kind == BOOL)
-            *(bool *)at = rows[i].value;
-        else if (rows[i].kind == INT)
-            *(int *)at = (int)rows[i].value;
-        else if (rows[i].kind == NUMBER)
-            *(uint64_t *)at = rows[i].value;
-        else
-            memcpy(at, rows[i].text, strlen(rows[i].text) + 1);
+        set(at, rows[i].kind, rows[i].value, rows[i].text);
         if (strcmp(rows[i].check, "runtime") == 0 && !*rows[i].text)
             f.runtime_errno = ENOENT;
         struct doctor_row row = only(&f, rows[i].check);
