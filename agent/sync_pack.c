@@ -13,7 +13,7 @@
 
 #define PACK_MIN 1024 /* bytes: below, compression does not pay */
 #define LEVEL_AWAY 1
-#define LEVEL_HERE (-5) /* on the same machine bytes cost less than compressing them */
+#define LEVEL_HERE (-5) /* of much to the same machine: bytes cost less than compressing them */
 #define OUT_PIECE (128u * 1024)
 
 void sync_pack_init(struct sync *s)
@@ -113,7 +113,7 @@ static int pack_small(struct sync_set *set)
     if (r < 0)
         return r;
     size_t size = ZSTD_compress(set->packed.data, ZSTD_compressBound(set->raw.len), set->raw.data,
-        set->raw.len, sync_pack_level(set->sync));
+        set->raw.len, LEVEL_AWAY);
     if (ZSTD_isError(size) || size >= set->raw.len / 20 * 19) {
         buf_release(&set->packed);
         return 0;
