@@ -50,7 +50,7 @@ static int64_t pending_operations(struct app *app)
     int64_t pending = -1;
 
     if (sync_open(&config, &sync, &ignored) == 0)
-        pending = sync_scan(sync, &ignored);
+        pending = sync_changes(sync, &ignored);
     sync_close(sync);
     return pending;
 }

@@ -66,6 +66,9 @@ void sync_close(struct sync *s);
 /* Scan everything against the index and queue the differences. Returns how many operations are
  * queued, or -errno: -ENOTEMPTY with a sentence if the project was emptied and !allow_empty. */
 int64_t sync_scan(struct sync *s, struct err *e) WARN_UNUSED;
+/* As sync_scan, but for those that only look different: how many changes a person would see. They
+ * are read for that. */
+int64_t sync_changes(struct sync *s, struct err *e) WARN_UNUSED;
 /* As sync_scan for these paths (files or directories, relative) only: what a watcher saw. */
 int64_t sync_scan_paths(
     struct sync *s, const char *const *paths, size_t count, struct err *e) WARN_UNUSED;

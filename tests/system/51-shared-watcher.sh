@@ -97,6 +97,9 @@ c=$SILT_PID
 either() { grep -qs watching "$TMP/b.out" "$TMP/c.out" && grep -qs 'watched already' "$TMP/b.err" "$TMP/c.err"; }
 check "of two that start at once one watches, the other says so" wait_until 30 either
 same "through it a run goes" two "$(silt run main.py)"
+# Read while its stamp was young, so that a scan looks again; but nothing about it changed.
+echo 'print("sent as it was saved")' >young.py
+silt flush >/dev/null
 try silt stop
 same "silt stop ends it" 0 "$code"
 both() { ended "$b" && ended "$c"; }
@@ -104,4 +107,7 @@ check "really" wait_until 20 both
 wait "$b" "$c" 2>/dev/null
 OWN_PIDS=${OWN_PIDS/ $b/} OWN_PIDS=${OWN_PIDS/ $c/}
 check "its socket is gone" not test -e .silt/control
+same "nothing is pending after it" 0 "$(silt status --json | json - pending)"
+echo 'print("else")' >young.py
+same "and then one change is" 1 "$(silt status --json | json - pending)"
 finish
