@@ -12,7 +12,8 @@
 #include "shared/banned.h"
 
 #define STEP_MS 1000
-#define FIRST_SETS 3u /* that are smaller than the others, when there are many changes */
+#define FRAME_BYTES 256u /* of an operation without its content, about */
+#define FIRST_SETS 3u    /* that are smaller than the others, when there are many changes */
 
 /* ---- open and close */
 
@@ -255,13 +256,15 @@ static int add_set(struct sync *s, size_t from, size_t to, struct err *e)
 }
 
 /* How large a set may be. The first ones of many are small, so that the server has something to do
- * while the next ones are read; a large file is alone in its set, for it is streamed. */
+ * while the next ones are read. A large file ends its set, for it is streamed; much before it goes
+ * into a set of its own, which is compressed. */
 static bool is_full(const struct sync *s, size_t sets, size_t from, size_t i, uint64_t bytes)
 {
-    size_t shift = sets < FIRST_SETS ? FIRST_SETS - sets : 0;
-    return i + 1 - from >= ((size_t)SYNC_SET_OPS >> shift) || bytes >= (SYNC_SET_BYTES >> shift) ||
+    size_t shift = sets < FIRST_SETS ? FIRST_SETS - sets : 0, ops = i + 1 - from;
+    bool much = bytes + ops * FRAME_BYTES >= SYNC_PACK_PIECE / 2;
+    return ops >= ((size_t)SYNC_SET_OPS >> shift) || bytes >= (SYNC_SET_BYTES >> shift) ||
            s->fresh[i].size > SYNC_MEMORY_FILE ||
-           (i + 1 < s->fresh_count && s->fresh[i + 1].size > SYNC_MEMORY_FILE);
+           (much && i + 1 < s->fresh_count && s->fresh[i + 1].size > SYNC_MEMORY_FILE);
 }
 
 static int plan(struct sync *s, struct err *e)

@@ -13,6 +13,7 @@
 
 #define MARKED_MAX 4
 #define SETTLED_NS INT64_C(11000000)
+#define LOOKS 3 /* at a name that a program changes meanwhile */
 
 #define KEPT_PREFIX "cf_" /* sandbox_kept.c */
 
@@ -146,8 +147,8 @@ static int open_owned(const char *parent, const char *id, int *ret, struct err *
 }
 
 /* The folders between which content is renamed belong to one project, or to none. */
-static void mark_owned(const char *const parents[], const bool fresh[], size_t count,
-    const char *id, uint32_t project)
+static void mark_owned(
+    const char *const parents[], const bool fresh[], size_t count, const char *id, uint32_t project)
 {
     int fds[MARKED_MAX] = {-1, -1, -1, -1};
     bool open = true;
@@ -429,7 +430,7 @@ static bool same_stat(const struct tree_stat *a, const struct tree_stat *b)
 static int hash_file(struct workspace *ws, const char *path, struct hash *ret,
     struct tree_stat *ret_stat, struct err *e)
 {
-    for (int attempt = 0; attempt < 3; attempt++) {
+    for (int attempt = 0; attempt < LOOKS; attempt++) {
         CLEANUP(fd_closep) int fd = -1;
         struct stat st;
         struct tree_stat after;
@@ -447,7 +448,7 @@ static int hash_file(struct workspace *ws, const char *path, struct hash *ret,
     return err_set(e, EAGAIN, "read '%s', which a program keeps changing", path);
 }
 
-int workspace_hash(struct workspace *ws, const char *path, struct hash *ret,
+static int hash_once(struct workspace *ws, const char *path, struct hash *ret,
     struct tree_stat *ret_stat, char **ret_target, struct err *e)
 {
     struct manifest_entry row;
@@ -466,6 +467,17 @@ int workspace_hash(struct workspace *ws, const char *path, struct hash *ret,
         return 0;
     }
     return hash_file(ws, path, ret, ret_stat, e);
+}
+
+int workspace_hash(struct workspace *ws, const char *path, struct hash *ret,
+    struct tree_stat *ret_stat, char **ret_target, struct err *e)
+{
+    for (int attempt = 0; attempt < LOOKS; attempt++) {
+        int r = hash_once(ws, path, ret, ret_stat, ret_target, e);
+        if (r != -EINVAL) /* it was a symlink, and is none any more */
+            return r;
+    }
+    return err_set(e, EAGAIN, "read '%s', which a program keeps changing", path);
 }
 
 void workspace_settle(struct manifest_entry *row, const struct tree_stat *st)
