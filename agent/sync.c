@@ -190,6 +190,8 @@ static int64_t scan_into_plan(struct sync *s, const char *const *paths, size_t c
             "the folder %s was moved or replaced: nothing was deleted in the sandbox",
             s->link.root);
     s->doubt = s->doubt && paths;
+    if (!sync_busy(s))
+        s->whole = manifest_count(index_manifest(s->index)) == 0;
     int r = paths ? scan_paths(&config, paths, count, &found, e) : scan_all(&config, &found, e);
     if (r == 0)
         r = sync_emptied(s, &found, e);

@@ -157,14 +157,15 @@ struct sync {
     struct sync_names *contested; /* the server had something else there */
     struct sync_names *told;      /* skipped paths that were reported */
     struct sync_names *unsettled; /* changed while they were read */
+    bool whole;                   /* the server has nothing yet of what is sent */
     ZSTD_CCtx *zstd;              /* of sets in memory, one after the other; NULL until needed */
     struct buf scratch;           /* of whoever reads a small file */
     struct buf spare_raw, spare_packed; /* memory of sets that are done, for the next one */
     struct sync_sig_job *jobs;
     size_t job_count;
 
-    bool doubt;                             /* the next scan trusts no time stamp */
-    bool audited;                           /* these two digests differ by what runs did: */
+    bool doubt;   /* the next scan trusts no time stamp */
+    bool audited; /* these two digests differ by what runs did: */
     struct hash audited_mine, audited_there;
     size_t audited_by_runs;
 
@@ -272,8 +273,8 @@ int sync_steal(struct sync *s, struct err *e) WARN_UNUSED;
 
 /* ---- sync_audit.c */
 struct sync_audit;
-/* A part of sync_audit, at most one request: 1 call again, 0 done, <0 ended. Between the first call and
- * the last the index must not change: drop it where it does. */
+/* A part of sync_audit, at most one request: 1 call again, 0 done, <0 ended. Between the first call
+ * and the last the index must not change: drop it where it does. */
 int sync_audit_step(struct sync *s, struct sync_audit **audit, struct sync_audit_result *ret,
     struct err *e) WARN_UNUSED;
 void sync_audit_drop(struct sync_audit **audit); /* NULL is fine */

@@ -13,7 +13,7 @@
 
 #define PACK_MIN 1024 /* bytes: below, compression does not pay */
 #define LEVEL_AWAY 1
-#define LEVEL_HERE (-5) /* of much to the same machine: bytes cost less than compressing them */
+#define LEVEL_HERE (-5) /* of a whole tree to the same machine: there bytes cost less than time */
 #define OUT_PIECE (128u * 1024)
 
 void sync_pack_init(struct sync *s)
@@ -26,7 +26,7 @@ int sync_pack_level(const struct sync *s)
 {
     static const char *const here[] = {
         "http://127.", "http://localhost:", "http://[::1]", "http://localhost/"};
-    for (size_t i = 0; i < sizeof here / sizeof here[0]; i++) {
+    for (size_t i = 0; s->whole && i < sizeof here / sizeof here[0]; i++) {
         if (strncmp(s->link.server, here[i], strlen(here[i])) == 0)
             return LEVEL_HERE;
     }
