@@ -287,10 +287,8 @@ static int run(struct sync_loop *l, struct err *e)
     l->s->changed = sync_loop_changed;
     l->s->changed_ctx = l;
     l->s->patient = true;
-    if (r == 0) {
+    if (r == 0)
         sync_loop_scan(l);
-        tell(l);
-    }
     while (r == 0 && !l->stop && !(l->config->stop && *l->config->stop))
         r = turn(l);
     if (r == 0)
