@@ -11,6 +11,7 @@
 #include "shared/banned.h"
 
 #define PAGE_TIMEOUT_MS 60000
+#define STEP_MS 1000
 
 void remote_init(struct remote *r, struct client *client, const char *sandbox)
 {
@@ -21,6 +22,9 @@ void remote_init(struct remote *r, struct client *client, const char *sandbox)
 
 void remote_release(struct remote *r)
 {
+    if (r->call)
+        client_abort(r->client, r->call);
+    free(r->url);
     json_decref(r->page);
     free(r->cursor);
     buf_release(&r->path);
@@ -108,25 +112,52 @@ static int take_cursor(struct remote *r, struct err *e)
     return 0;
 }
 
-int remote_page(struct remote *r, unsigned limit, struct err *e)
+static void on_answer(
+    void *ctx, int result, struct client_response *response, const struct err *e)
 {
-    CLEANUP(freep) char *path = NULL;
-    struct client_response response;
-    if (asprintf(&path, "/v1/sandboxes/%s/files?limit=%u%s%s", r->sandbox, limit,
+    struct remote *r = ctx;
+    r->call = NULL;
+    r->result = result;
+    r->error = *e;
+    json_decref(r->page);
+    r->page = result < 0 ? NULL : client_json(response, &r->error);
+    r->bytes_sent += response->bytes_sent;
+    r->bytes_received += response->bytes_received;
+    if (result == 0 && !r->page)
+        r->result = -EPROTO;
+}
+
+int remote_ask(struct remote *r, unsigned limit, struct err *e)
+{
+    free(ptr_take(&r->url));
+    if (asprintf(&r->url, "/v1/sandboxes/%s/files?limit=%u%s%s", r->sandbox, limit,
             r->cursor ? "&cursor=" : "", r->cursor ? r->cursor : "") < 0) {
-        path = NULL;
+        r->url = NULL;
         return err_set(e, ENOMEM, "ask the server what it has");
     }
-    struct client_request request = {.method = "GET", .path = path, .timeout_ms = PAGE_TIMEOUT_MS};
-    int code = client_call(r->client, &request, &response, e);
-    json_decref(r->page);
-    r->page = code < 0 ? NULL : client_json(&response, e);
-    r->bytes_sent += response.bytes_sent;
-    r->bytes_received += response.bytes_received;
-    client_response_release(&response);
-    if (code == 0 && !r->page)
-        code = -EPROTO;
-    return code < 0 ? code : take_cursor(r, e);
+    struct client_request request = {
+        .method = "GET", .path = r->url, .timeout_ms = PAGE_TIMEOUT_MS};
+    return client_start(r->client, &request, on_answer, r, &r->call, e);
+}
+
+int remote_take(struct remote *r, struct err *e)
+{
+    if (r->call)
+        return 1;
+    if (r->result < 0) {
+        if (e)
+            *e = r->error;
+        return r->result;
+    }
+    return take_cursor(r, e);
+}
+
+int remote_page(struct remote *r, unsigned limit, struct err *e)
+{
+    int code = remote_ask(r, limit, e);
+    while (code >= 0 && r->call)
+        code = client_step(r->client, NULL, 0, STEP_MS, e);
+    return code < 0 ? code : remote_take(r, e);
 }
 
 int remote_state(const struct remote *r, struct index_state *state, struct err *e)

@@ -7,6 +7,9 @@
  *     while (r.cursor);
  *     remote_release(&r)
  *
+ * or, in a loop that must not wait, remote_ask and, once client_step may have heard of it,
+ * remote_take instead of remote_page.
+ *
  * Whatever the server says, an entry's path has the form of path_check. One thread.
  */
 #ifndef AGENT_REMOTE_H
@@ -28,12 +31,20 @@ struct remote {
     char *cursor;          /* of the next page, ready for a URL; NULL after the last */
     struct buf path, target; /* of the latest entry */
     uint64_t bytes_sent, bytes_received;
+    char *url;                /* of the request under way */
+    struct client_call *call; /* it; NULL: none, or it ended: */
+    int result;               /* so, */
+    struct err error;         /* with this error if not 0 */
 };
 
 void remote_init(struct remote *r, struct client *client, const char *sandbox);
 void remote_release(struct remote *r);
 /* Ask for the next page of at most `limit` entries. */
 int remote_page(struct remote *r, unsigned limit, struct err *e) WARN_UNUSED;
+/* The same without waiting: the request is under way. One at a time. */
+int remote_ask(struct remote *r, unsigned limit, struct err *e) WARN_UNUSED;
+/* What became of it: 1 nothing yet, 0 its page is there, <0 as remote_page. */
+int remote_take(struct remote *r, struct err *e) WARN_UNUSED;
 /* Epoch and generation of the latest page. -EPROTO if it names no epoch. */
 int remote_state(const struct remote *r, struct index_state *state, struct err *e) WARN_UNUSED;
 /* The path of an item ("path", or "path_base64" if it is not UTF-8); NULL if it is not a path that

@@ -15,13 +15,15 @@
 
 #include "shared/banned.h"
 
-#define AUDIT_PAGE 2000 /* one page is what a watcher is kept from its work for */
+#define AUDIT_PAGE 2000 /* reading one page is what a watcher is kept from its work for */
+#define STEP_MS 1000
 
 struct sync_audit {
     struct remote remote;
     struct sync_audit_result result;
     struct hash mine, synced;
     uint64_t generation;
+    bool asking; /* a request is under way */
     bool listing;
     const struct manifest_entry **known; /* the index, in the server's order */
     size_t known_count, at;
@@ -81,14 +83,9 @@ static int check_page(struct sync *s, struct sync_audit *a, struct err *e)
 }
 
 /* 1 known to agree, 0 not, <0. */
-static int ask_digests(struct sync *s, struct sync_audit *a, struct err *e)
+static int hear_digests(struct sync *s, struct sync_audit *a, struct err *e)
 {
     struct hash all;
-    int r = remote_page(&a->remote, 1, e);
-    if (r == 0)
-        r = check_page(s, a, e);
-    if (r < 0)
-        return r;
     free(ptr_take(&a->remote.cursor)); /* a listing begins at the beginning */
     if (!page_hash(a, "synced_hash", &a->synced) || !page_hash(a, "tree_hash", &all))
         return err_say(e, EPROTO, "the server tells no tree hashes: is it of another version?");
@@ -137,21 +134,11 @@ static int take_item(struct sync_audit *a, const json_t *item)
     return manifest_put(a->there, &entry);
 }
 
-static int list_page(struct sync *s, struct sync_audit *a, struct err *e)
+/* 1 there are more pages, 0 not, <0. */
+static int hear_page(struct sync_audit *a, struct err *e)
 {
     size_t i;
     json_t *item;
-    if (!a->listing) {
-        a->known = manifest_sorted(index_manifest(s->index), &a->known_count);
-        if (!a->known)
-            return err_set(e, ENOMEM, "compare with what the server has");
-        a->listing = true;
-    }
-    int r = remote_page(&a->remote, AUDIT_PAGE, e);
-    if (r == 0)
-        r = check_page(s, a, e);
-    if (r < 0)
-        return r;
     json_array_foreach(json_object_get(a->remote.page, "items"), i, item) {
         if (take_item(a, item) < 0)
             return err_set(e, ENOMEM, "compare with what the server has");
@@ -159,6 +146,15 @@ static int list_page(struct sync *s, struct sync_audit *a, struct err *e)
     if (a->remote.cursor)
         return 1;
     take_missing(a, NULL);
+    return 0;
+}
+
+static int begin_listing(struct sync *s, struct sync_audit *a, struct err *e)
+{
+    a->known = manifest_sorted(index_manifest(s->index), &a->known_count);
+    if (!a->known)
+        return err_set(e, ENOMEM, "compare with what the server has");
+    a->listing = true;
     return 0;
 }
 
@@ -186,20 +182,9 @@ static int set_right(struct sync *s, struct sync_audit *a, struct err *e)
     return planned < 0 ? (int)planned : 0;
 }
 
-/* 1 more to do, 0 done, <0. */
-static int step(struct sync *s, struct sync_audit **audit, struct err *e)
+/* Every path that differs is known. */
+static int end(struct sync *s, struct sync_audit *a, struct err *e)
 {
-    int r = 0;
-    if (!*audit) {
-        r = begin(s, audit, e);
-        if (r == 0)
-            r = ask_digests(s, *audit, e);
-        return r < 0 ? r : !r;
-    }
-    struct sync_audit *a = *audit;
-    r = list_page(s, a, e);
-    if (r != 0)
-        return r;
     if (sync_names_count(a->differ))
         return set_right(s, a, e);
     s->audited = true;
@@ -209,13 +194,52 @@ static int step(struct sync *s, struct sync_audit **audit, struct err *e)
     return 0;
 }
 
+/* An answer came. 1 more to ask, 0 done, <0. */
+static int hear(struct sync *s, struct sync_audit *a, struct err *e)
+{
+    a->asking = false;
+    int r = check_page(s, a, e);
+    if (r < 0)
+        return r;
+    if (a->listing) {
+        r = hear_page(a, e);
+        return r == 0 ? end(s, a, e) : r;
+    }
+    r = hear_digests(s, a, e);
+    if (r != 0)
+        return r < 0 ? r : 0;
+    r = begin_listing(s, a, e);
+    return r < 0 ? r : 1;
+}
+
+/* SYNC_AUDIT_WAITS, 0 done, <0. */
+static int step(struct sync *s, struct sync_audit **audit, struct err *e)
+{
+    int r = *audit ? 0 : begin(s, audit, e);
+    if (r < 0)
+        return r;
+    struct sync_audit *a = *audit;
+    if (a->asking) {
+        r = remote_take(&a->remote, e);
+        if (r == 0)
+            r = hear(s, a, e);
+        else if (r == 1)
+            return SYNC_AUDIT_WAITS;
+        if (r <= 0)
+            return r;
+    }
+    a->asking = true;
+    r = remote_ask(&a->remote, a->listing ? AUDIT_PAGE : 1, e);
+    return r < 0 ? r : SYNC_AUDIT_WAITS;
+}
+
 int sync_audit_step(
     struct sync *s, struct sync_audit **audit, struct sync_audit_result *ret, struct err *e)
 {
     int r = step(s, audit, e);
     if (r == 0)
         *ret = (*audit)->result;
-    if (r != 1)
+    if (r != SYNC_AUDIT_WAITS)
         sync_audit_drop(audit);
     return r;
 }
@@ -223,8 +247,14 @@ int sync_audit_step(
 int sync_audit(struct sync *s, struct sync_audit_result *ret, struct err *e)
 {
     struct sync_audit *audit = NULL;
-    int r = 1;
-    for (int tries = 0; r == 1 || (r == -EAGAIN && tries < SYNC_ROUNDS); tries += r < 0)
+    int r = SYNC_AUDIT_WAITS;
+    for (int tries = 0; r == SYNC_AUDIT_WAITS || (r == -EAGAIN && tries < SYNC_ROUNDS);) {
+        tries += r < 0;
         r = sync_audit_step(s, &audit, ret, e);
+        if (r == SYNC_AUDIT_WAITS && client_step(s->config.client, NULL, 0, STEP_MS, e) < 0) {
+            sync_audit_drop(&audit);
+            return e ? -e->code : -EIO;
+        }
+    }
     return r;
 }

@@ -273,8 +273,10 @@ int sync_steal(struct sync *s, struct err *e) WARN_UNUSED;
 
 /* ---- sync_audit.c */
 struct sync_audit;
-/* A part of sync_audit, at most one request: 1 call again, 0 done, <0 ended. Between the first call
- * and the last the index must not change: drop it where it does. */
+/* A part of sync_audit that waits for nothing: SYNC_AUDIT_WAITS until client_step has heard an answer,
+ * 0 done, <0 ended. Between the first call and the last the index must not change: drop it where it
+ * does. */
+#define SYNC_AUDIT_WAITS 1
 int sync_audit_step(struct sync *s, struct sync_audit **audit, struct sync_audit_result *ret,
     struct err *e) WARN_UNUSED;
 void sync_audit_drop(struct sync_audit **audit); /* NULL is fine */

@@ -208,7 +208,8 @@ static bool use_idle_time(struct sync_loop *l)
         return sync_sig_step(l->s) || true;
     if (index_tidy(l->s->index, &e) < 0)
         sync_loop_problem(l, e.msg);
-    return sync_loop_audit_step(l);
+    sync_loop_audit_step(l);
+    return false;
 }
 
 /* ---- waiting */
@@ -287,8 +288,10 @@ static int run(struct sync_loop *l, struct err *e)
     l->s->changed = sync_loop_changed;
     l->s->changed_ctx = l;
     l->s->patient = true;
-    if (r == 0)
+    if (r == 0) {
         sync_loop_scan(l);
+        tell(l);
+    }
     while (r == 0 && !l->stop && !(l->config->stop && *l->config->stop))
         r = turn(l);
     if (r == 0)

@@ -49,21 +49,20 @@ static void tell_repaired(struct sync_loop *l)
         l->config->said(l->config->ctx, SYNC_SAID_PROBLEM, NULL, text);
 }
 
-bool sync_loop_audit_step(struct sync_loop *l)
+void sync_loop_audit_step(struct sync_loop *l)
 {
     struct err e = ERR_INIT;
     if (!l->compare)
-        return false;
+        return;
     int r = sync_audit_step(l->s, &l->audit, &l->audited, &e);
-    if (r == 1)
-        return true;
+    if (r == SYNC_AUDIT_WAITS)
+        return;
     l->rescan = l->rescan || r == -ESTALE;
     if (r < 0 && (r == -ESTALE || r == -EAGAIN) && ++l->audit_tries < TRIES_MAX)
-        return false; /* in a later turn */
+        return; /* in a later turn */
     l->compare = false;
     if (r < 0)
         (void)snprintf(l->audit_error, sizeof(l->audit_error), "%s", e.msg);
     else
         tell_repaired(l);
-    return false;
 }

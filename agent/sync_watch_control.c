@@ -323,6 +323,7 @@ static void do_pull(struct sync_loop *l, uint64_t peer, const json_t *request)
     int stage = openat(s->dir_fd, PULL_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     int r = stage < 0 ? err_set(&e, errno, "open .silt/%s", PULL_DIR) : 0;
     target.stage_fd = stage;
+    sync_audit_drop(&l->audit); /* the index changes */
     if (r == 0)
         r = pull_plan_load(stage, &plan, &target.allow_delete, &e);
     if (r == 0)

@@ -96,8 +96,8 @@ void sync_loop_scan(struct sync_loop *l);
 /* Scan everything and compare, as soon as there is time. */
 void sync_loop_audit_begin(struct sync_loop *l);
 bool sync_loop_audit_due(const struct sync_loop *l);
-/* In idle time: a part of a comparison that is wanted. True: there is more to do at once. */
-bool sync_loop_audit_step(struct sync_loop *l);
+/* In idle time: a part of a comparison that is wanted. It waits for nothing. */
+void sync_loop_audit_step(struct sync_loop *l);
 
 control_handler sync_loop_request; /* ctx: the loop */
 /* Answer the commands whose time has come. */

@@ -35,6 +35,7 @@ same "in one round trip" 1 "$(rounds)"
 
 try silt watch -d
 same "a watcher" 0 "$code"
+silt sync --verify >"$TMP/verify.out" 2>&1 # the comparison of its start is over
 silt run main.py >"$TMP/warm.out" 2>&1 # its second connection
 echo 'print("v2")' >main.py
 silt run main.py >>"$TMP/warm.out" 2>&1
@@ -90,9 +91,11 @@ try silt --json sync --timeout 1s
 same "without a watcher: a typed error" timeout "$(json - error.code <<<"$err")"
 contains "that names what is pending" pending.py "$err"
 kill -CONT "$SERVER_PID"
-silt watch -d >/dev/null
 silt sync --timeout 30s >/dev/null
+# A watcher that begins meanwhile watches: what it asks the server keeps it from nothing.
 kill -STOP "$SERVER_PID"
+try silt watch -d
+same "a watcher begins while the server says nothing" 0 "$code"
 echo 'print("unsent too")' >pending.py
 try silt --json sync --timeout 1s
 same "with a watcher: a typed error" timeout "$(json - error.code <<<"$err")"
