@@ -7,7 +7,6 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -40,7 +39,7 @@ static const char *const masked_paths[] = {"/proc/acpi", "/proc/asound", "/proc/
 static const char *const readonly_paths[] = {
     "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", NULL};
 
-static void choose_paths(struct container_engine *g)
+static void choose_paths(struct oci_engine *g)
 {
     size_t masked = 0, readonly = 0;
     struct stat st;
@@ -52,35 +51,6 @@ static void choose_paths(struct container_engine *g)
         if (stat(*p, &st) == 0 && (S_ISDIR(st.st_mode) || (st.st_mode & S_IWOTH)))
             g->readonly[readonly++] = *p;
     }
-}
-
-/* One engine per state directory: another one would reap this one's containers. */
-static int lock_state(struct container_engine *g, const char *state_dir, struct err *e)
-{
-    char path[PATH_MAX], *real;
-    int r = io_mkdirs(state_dir, 0700, e);
-    if (r < 0)
-        return r;
-    if (snprintf(path, sizeof path, "%s/lock", state_dir) >= (int)sizeof path)
-        return err_set(e, ENAMETOOLONG, "lock '%s'", state_dir);
-    g->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (g->lock_fd < 0)
-        return err_set(e, errno, "open '%s'", path);
-    if (flock(g->lock_fd, LOCK_EX | LOCK_NB) < 0)
-        return errno == EWOULDBLOCK
-                   ? err_say(e, EBUSY,
-                         "another siltd uses '%s': stop it or choose another state "
-                         "directory",
-                         state_dir)
-                   : err_set(e, errno, "lock '%s'", path);
-    /* Cgroups of different servers on one machine must not meet: FNV-1a of the directory's name. */
-    uint32_t hash = 2166136261u;
-    real = realpath(state_dir, NULL);
-    for (const char *p = real ? real : state_dir; *p; p++)
-        hash = (hash ^ (uint8_t)*p) * 16777619u;
-    free(real);
-    (void)snprintf(g->cgroup_parent, sizeof g->cgroup_parent, "/silt-%08x", hash);
-    return 0;
 }
 
 static int find_runtime(const char *name, char **ret, struct err *e)
@@ -128,7 +98,7 @@ static int seal_runtime(const char *path, int *ret, struct err *e)
 }
 
 /* "crun version 1.8.1\n…" → kind and "crun 1.8.1". */
-static int read_version(struct container_engine *g, struct err *e)
+static int read_version(struct oci_engine *g, struct err *e)
 {
     char text[512], word[32] = "", version[48] = "";
     int status = -1;
@@ -145,18 +115,19 @@ static int read_version(struct container_engine *g, struct err *e)
     }
     if (!g->kind)
         return err_say(e, EINVAL, "'%s' is no runtime that silt can drive: use crun or runc", word);
-    if (g->kind->maps_root && !g->abilities.root)
+    if (g->kind->maps_root && !g->base.abilities.root)
         return err_say(e, EINVAL,
             "%s needs two user ids per container, which an ordinary user does not have: use crun, "
             "or run siltd as root",
             word);
-    (void)snprintf(g->abilities.engine, sizeof g->abilities.engine, "%s %s", word, version);
+    (void)snprintf(
+        g->base.abilities.engine, sizeof g->base.abilities.engine, "%s %s", word, version);
     return 0;
 }
 
-static void read_abilities(struct container_engine *g)
+static void read_abilities(struct oci_engine *g)
 {
-    struct container_abilities *a = &g->abilities;
+    struct container_abilities *a = &g->base.abilities;
     a->cgroups = cgroup_version_name(g->cgroups.version);
     a->limit_memory = g->cgroups.memory;
     a->limit_pids = g->cgroups.pids;
@@ -181,24 +152,25 @@ static int read_oom_score_adj(void)
     return now > OOM_SCORE_ADJ ? now : OOM_SCORE_ADJ; /* lowering it takes a privilege */
 }
 
-static int set_up(struct container_engine *g, const struct container_config *config, struct err *e)
+static int set_up(struct oci_engine *g, const struct container_config *config, struct err *e)
 {
-    int r = lock_state(g, config->state_dir, e);
+    int r = container_lock_state(&g->base, config->state_dir, e);
     if (r < 0)
         return r;
+    (void)snprintf(g->cgroup_parent, sizeof g->cgroup_parent, "/%s", g->base.mark);
     if (config->image_dir && !(g->image_dir = strdup(config->image_dir)))
         return err_set(e, ENOMEM, "make the container engine");
     if (sched_getaffinity(0, sizeof g->allowed, &g->allowed) < 0)
         return err_set(e, errno, "read the CPUs");
-    g->abilities.root = geteuid() == 0;
-    if (g->abilities.root)
+    g->base.abilities.root = geteuid() == 0;
+    if (g->base.abilities.root)
         cgroup_probe(&g->cgroups);
     g->oom_score_adj = read_oom_score_adj();
     choose_paths(g);
     bool hybrid = g->cgroups.version == CGROUP_V1 && access("/sys/fs/cgroup/unified", F_OK) == 0;
     if ((r = find_runtime(config->runtime, &g->runtime_path, e)) < 0 ||
         (r = seal_runtime(g->runtime_path, &g->runtime_fd, e)) < 0 ||
-        (r = place_make(config, g->abilities.root, hybrid, (unsigned)CPU_COUNT(&g->allowed),
+        (r = place_make(config, g->base.abilities.root, hybrid, (unsigned)CPU_COUNT(&g->allowed),
              &g->place, e)) < 0 ||
         (r = place_refresh(&g->place, g->copies, e)) < 0 || (r = read_version(g, e)) < 0)
         return r;
@@ -206,31 +178,28 @@ static int set_up(struct container_engine *g, const struct container_config *con
     return 0;
 }
 
-int container_engine_new(
+int container_oci_new(
     const struct container_config *config, struct container_engine **ret, struct err *e)
 {
-    struct container_engine *g = calloc(1, sizeof *g);
+    struct oci_engine *g = calloc(1, sizeof *g);
     if (!g)
         return err_set(e, ENOMEM, "make the container engine");
-    g->runtime_fd = g->lock_fd = -1;
+    g->base.driver = &container_oci_driver;
+    g->runtime_fd = g->base.lock_fd = -1;
     g->place = (struct place){.user_ns = -1, .mount_ns = -1, .dir = -1};
     (void)pthread_mutex_init(&g->lock, NULL);
     int r = set_up(g, config, e);
     if (r < 0) {
-        container_engine_free(g);
+        oci_engine_free(&g->base);
         return r;
     }
-    *ret = g;
+    *ret = &g->base;
     return 0;
 }
 
-const struct container_abilities *container_engine_abilities(const struct container_engine *g)
+int oci_engine_reap(struct container_engine *engine, struct err *e)
 {
-    return &g->abilities;
-}
-
-int container_engine_reap(struct container_engine *g, struct err *e)
-{
+    struct oci_engine *g = (struct oci_engine *)engine;
     (void)e;
     /* Bundles and the runtime's state lay in the dead server's own mount namespace and went with
      * it. Containers end by themselves when their socket closes; whatever did not is found by its
@@ -238,24 +207,23 @@ int container_engine_reap(struct container_engine *g, struct err *e)
     return (int)cgroup_reap(&g->cgroups, g->cgroup_parent);
 }
 
-void container_engine_free(struct container_engine *g)
+void oci_engine_free(struct container_engine *engine)
 {
-    if (!g)
-        return;
+    struct oci_engine *g = (struct oci_engine *)engine;
     if (g->cgroup_parent[0])
         (void)cgroup_reap(&g->cgroups, g->cgroup_parent);
     place_release(&g->place);
     fd_closep(&g->runtime_fd);
-    fd_closep(&g->lock_fd);
+    fd_closep(&g->base.lock_fd);
     free(g->runtime_path);
     free(g->image_dir);
     (void)pthread_mutex_destroy(&g->lock);
     free(g);
 }
 
-bool container_engine_has_image(const struct container_engine *g, const char *image)
+bool oci_engine_has_image(const struct container_engine *engine, const char *image)
 {
-    return spec_check_image(g, image, NULL) == 0;
+    return spec_check_image((const struct oci_engine *)engine, image, NULL) == 0;
 }
 
 static bool is_program(int fd)
@@ -265,7 +233,7 @@ static bool is_program(int fd)
 }
 
 /* Is the absolute path a program, as seen from inside the root? */
-static bool root_has(const struct container_engine *g, const char *image, const char *path)
+static bool root_has(const struct oci_engine *g, const char *image, const char *path)
 {
     static const char *const visible[] = {"/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/", NULL};
     if (spec_image_is_host(image)) {
@@ -289,12 +257,13 @@ static bool root_has(const struct container_engine *g, const char *image, const 
     return is_program(fd);
 }
 
-bool container_engine_has_program(
-    const struct container_engine *g, const char *image, const char *name)
+bool oci_engine_has_program(
+    const struct container_engine *engine, const char *image, const char *name)
 {
+    const struct oci_engine *g = (const struct oci_engine *)engine;
     static const char *const dirs[] = {"/usr/local/bin", "/usr/bin", "/bin", NULL};
     char path[PATH_MAX];
-    if (!name || !*name || !container_engine_has_image(g, image))
+    if (!oci_engine_has_image(engine, image))
         return false;
     if (strchr(name, '/'))
         return name[0] == '/' && root_has(g, image, name);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the parts of the container module share; nobody else includes it.
+ * What the parts of the engine for OCI runtimes share; nobody else includes it.
  *
- *     container.c         one container's life
+ *     container_oci.c     one container's life
  *     container_engine.c  what all containers have in common, what this machine can enforce, images
  *     container_place.c   the private mount namespace in which the runtime starts, the made-up root
  *     container_spawn.c   starting the runtime's program there
@@ -17,7 +17,7 @@
 #include <time.h>
 
 #include "server/cgroup.h"
-#include "server/container.h"
+#include "server/container_driver.h"
 #include "server/init.h"
 
 /*
@@ -35,7 +35,6 @@
 #define PLACE_INIT PLACE "/silt-init"
 #define PLACE_CPUS PLACE "/cpus" /* files that say "0-N" for /sys/devices/system/cpu/online */
 
-#define CONTAINER_ID_MAX 64
 #define CONTAINER_CPUS_MAX 64 /* at most that many files in PLACE_CPUS */
 
 struct runtime_kind {
@@ -62,12 +61,11 @@ struct place_copy {
     uint64_t ino;
 };
 
-struct container_engine {
-    struct container_abilities abilities;
+struct oci_engine {
+    struct container_engine base;
     const struct runtime_kind *kind;
     char *runtime_path;
     int runtime_fd; /* a sealed copy of the runtime, or -1: execute runtime_path */
-    int lock_fd;    /* held: one engine per state directory */
     char *image_dir;
     struct place place;
     struct cgroup_host cgroups;
@@ -80,6 +78,14 @@ struct container_engine {
     cpu_set_t allowed; /* CPUs of this process */
     unsigned next_cpu; /* containers with fewer CPUs take turns on them */
 };
+
+/* The table in container_oci.c, and what of it container_engine.c does. */
+extern const struct container_driver container_oci_driver;
+int oci_engine_reap(struct container_engine *engine, struct err *e) WARN_UNUSED;
+void oci_engine_free(struct container_engine *engine);
+bool oci_engine_has_program(
+    const struct container_engine *engine, const char *image, const char *name);
+bool oci_engine_has_image(const struct container_engine *engine, const char *image);
 
 /* ---- container_place.c */
 
@@ -100,25 +106,24 @@ struct spawn {
     const cpu_set_t *cpus;   /* affinity, or NULL */
 };
 /* Start the runtime in the private namespaces with an empty environment. Never blocks on it. */
-int spawn_runtime(const struct container_engine *g, const struct spawn *spawn, pid_t *ret_pid,
+int spawn_runtime(const struct oci_engine *g, const struct spawn *spawn, pid_t *ret_pid,
     int *ret_pidfd, struct err *e) WARN_UNUSED;
 /* Wait until it ends: its status as from wait(2), or -ETIMEDOUT. Reaps it, so only once. */
 int spawn_wait(pid_t pid, int pidfd, int timeout_ms, int *ret_status) WARN_UNUSED;
 /* Start it, collect at most out_size - 1 bytes of output, wait at most timeout_ms (then kill it).
  * 0 and its status. */
-int spawn_collect(const struct container_engine *g, const char *const *argv, int timeout_ms,
-    char *out, size_t out_size, int *ret_status, struct err *e) WARN_UNUSED;
+int spawn_collect(const struct oci_engine *g, const char *const *argv, int timeout_ms, char *out,
+    size_t out_size, int *ret_status, struct err *e) WARN_UNUSED;
 
 /* ---- container_spec.c */
 
 /* Check the spec and write its bundle. cpus_ret: the CPUs to pin the runtime to where no cpuset
  * does; *ret_pin says whether. cgroup "" = none. */
-int spec_write_bundle(struct container_engine *g, const struct container_spec *spec,
-    const char *cgroup, cpu_set_t *ret_cpus, bool *ret_pin, struct err *e) WARN_UNUSED;
-void spec_remove_bundle(const struct container_engine *g, const char *id);
+int spec_write_bundle(struct oci_engine *g, const struct container_spec *spec, const char *cgroup,
+    cpu_set_t *ret_cpus, bool *ret_pin, struct err *e) WARN_UNUSED;
+void spec_remove_bundle(const struct oci_engine *g, const char *id);
 /* Can this image be a root? Refusal PROTO_UNKNOWN_IMAGE or PROTO_ENGINE_FAILED with a sentence. */
-int spec_check_image(
-    const struct container_engine *g, const char *image, struct err *e) WARN_UNUSED;
+int spec_check_image(const struct oci_engine *g, const char *image, struct err *e) WARN_UNUSED;
 bool spec_image_is_host(const char *image);
 
 /* ---- container_order.c; the container's lock is held by those who send */

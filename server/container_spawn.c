@@ -21,7 +21,7 @@
 /* Everything the child needs, prepared before: it shares our memory until it executes the runtime
  * and may only make system calls. */
 struct child {
-    const struct container_engine *engine;
+    const struct oci_engine *engine;
     const struct spawn *spawn;
     const char *const *argv;
     const char *step; /* where it failed */
@@ -53,7 +53,7 @@ static int fail(struct child *c, const char *step)
 __attribute__((no_sanitize("address", "undefined", "thread"))) static int run_child(void *arg)
 {
     struct child *c = arg;
-    const struct container_engine *g = c->engine;
+    const struct oci_engine *g = c->engine;
     static char *const no_environment[] = {NULL};
     sigset_t none;
     for (int sig = 1; sig < NSIG; sig++)
@@ -77,7 +77,7 @@ __attribute__((no_sanitize("address", "undefined", "thread"))) static int run_ch
 }
 
 /* argv with the program's name before it; malloc'd, the strings are borrowed. */
-static const char **with_name(const struct container_engine *g, const char *const *argv)
+static const char **with_name(const struct oci_engine *g, const char *const *argv)
 {
     size_t n = 0;
     while (argv[n])
@@ -90,7 +90,7 @@ static const char **with_name(const struct container_engine *g, const char *cons
     return all;
 }
 
-int spawn_runtime(const struct container_engine *g, const struct spawn *spawn, pid_t *ret_pid,
+int spawn_runtime(const struct oci_engine *g, const struct spawn *spawn, pid_t *ret_pid,
     int *ret_pidfd, struct err *e)
 {
     CLEANUP(freep) const char **argv = with_name(g, spawn->argv);
@@ -141,8 +141,8 @@ int spawn_wait(pid_t pid, int pidfd, int timeout_ms, int *ret_status)
     return got < 0 ? -errno : 0;
 }
 
-int spawn_collect(const struct container_engine *g, const char *const *argv, int timeout_ms,
-    char *out, size_t out_size, int *ret_status, struct err *e)
+int spawn_collect(const struct oci_engine *g, const char *const *argv, int timeout_ms, char *out,
+    size_t out_size, int *ret_status, struct err *e)
 {
     int fds[2];
     if (pipe2(fds, O_CLOEXEC) < 0)

@@ -22,25 +22,16 @@ bool spec_image_is_host(const char *image)
     return !image || !*image || !strcmp(image, "host");
 }
 
-/* Lower-case letters, digits and underscore (for images also upper case, '.', '-'), 1 to 64. */
-static bool name_is_plain(const char *name, const char *more)
-{
-    size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_");
-    while (name[n] && strchr(more, name[n]))
-        n += 1 + strspn(name + n + 1, "abcdefghijklmnopqrstuvwxyz0123456789_");
-    return n > 0 && n <= CONTAINER_ID_MAX && !name[n] && name[0] != '.' && name[0] != '-';
-}
-
 /* Where something is mounted. A symlink there would lead the runtime's mounts elsewhere (crun
  * before 1.28 follows dev out of the root: CVE-2026-47766). */
 static const char *const mount_points[] = {"dev", "proc", "sys", "tmp", "workspace", "cache", NULL};
 
-int spec_check_image(const struct container_engine *g, const char *image, struct err *e)
+int spec_check_image(const struct oci_engine *g, const char *image, struct err *e)
 {
     char path[4096];
     if (spec_image_is_host(image))
         return 0;
-    if (!g->image_dir || !name_is_plain(image, "ABCDEFGHIJKLMNOPQRSTUVWXYZ.-") ||
+    if (!g->image_dir || !container_name_is_plain(image, "ABCDEFGHIJKLMNOPQRSTUVWXYZ.-") ||
         snprintf(path, sizeof path, "%s/%s", g->image_dir, image) >= (int)sizeof path)
         return err_refuse(e, PROTO_UNKNOWN_IMAGE,
             "there is no image '%.64s' on this server: use \"host\"%s", image,
@@ -60,16 +51,15 @@ int spec_check_image(const struct container_engine *g, const char *image, struct
     return 0;
 }
 
-static int check_spec(
-    const struct container_engine *g, const struct container_spec *s, struct err *e)
+static int check_spec(const struct oci_engine *g, const struct container_spec *s, struct err *e)
 {
-    if (!name_is_plain(s->id, ""))
+    if (!container_name_is_plain(s->id, ""))
         return err_say(e, EINVAL, "'%.64s' is no container id", s->id);
     if (s->workspace[0] != '/' || s->cache[0] != '/')
         return err_say(e, EINVAL, "workspace and cache must be absolute paths");
-    if (g->abilities.root && (s->uid == 0 || s->gid == 0) && !WEAK("uid"))
+    if (g->base.abilities.root && (s->uid == 0 || s->gid == 0) && !WEAK("uid"))
         return err_say(e, EINVAL, "a container may not run as the host's root");
-    if (!g->abilities.root && (s->uid != geteuid() || s->gid != getegid()))
+    if (!g->base.abilities.root && (s->uid != geteuid() || s->gid != getegid()))
         return err_say(e, EINVAL, "without root a container can only run as the server's own user");
     return spec_check_image(g, s->image, e);
 }
@@ -86,7 +76,7 @@ static void add_rlimit(
 }
 
 static size_t make_rlimits(
-    const struct container_engine *g, const struct container_limits *l, struct oci_rlimit *list)
+    const struct oci_engine *g, const struct container_limits *l, struct oci_rlimit *list)
 {
     size_t n = 0;
     add_rlimit(list, &n, "RLIMIT_CORE", RLIMIT_CORE, 0);
@@ -94,16 +84,16 @@ static size_t make_rlimits(
         add_rlimit(list, &n, "RLIMIT_NOFILE", RLIMIT_NOFILE, l->open_files);
     if (l->file_bytes > 0 && !WEAK("file-size"))
         add_rlimit(list, &n, "RLIMIT_FSIZE", RLIMIT_FSIZE, l->file_bytes);
-    if (!g->abilities.limit_memory && l->memory_bytes > 0)
+    if (!g->base.abilities.limit_memory && l->memory_bytes > 0)
         add_rlimit(list, &n, "RLIMIT_DATA", RLIMIT_DATA, l->memory_bytes);
     /* Counted per user namespace, so it is the container's own; one for silt-init. */
-    if (!g->abilities.limit_pids && l->pids > 0)
+    if (!g->base.abilities.limit_pids && l->pids > 0)
         add_rlimit(list, &n, "RLIMIT_NPROC", RLIMIT_NPROC, (uint64_t)l->pids + 1);
     return n;
 }
 
 /* The next `count` of this process's CPUs, in turns. */
-static void choose_cpus(struct container_engine *g, unsigned count, cpu_set_t *ret)
+static void choose_cpus(struct oci_engine *g, unsigned count, cpu_set_t *ret)
 {
     CPU_ZERO(ret);
     (void)pthread_mutex_lock(&g->lock);
@@ -126,8 +116,7 @@ static int cpus_text(const cpu_set_t *cpus, struct buf *b)
     return 0;
 }
 
-static int write_bundle(
-    const struct container_engine *g, const char *id, const char *text, struct err *e)
+static int write_bundle(const struct oci_engine *g, const char *id, const char *text, struct err *e)
 {
     char dir[96], file[128];
     (void)snprintf(dir, sizeof dir, "bundles/%s", id);
@@ -144,7 +133,7 @@ static int write_bundle(
     return 0;
 }
 
-void spec_remove_bundle(const struct container_engine *g, const char *id)
+void spec_remove_bundle(const struct oci_engine *g, const char *id)
 {
     char path[128];
     (void)snprintf(path, sizeof path, "bundles/%s/config.json", id);
@@ -153,8 +142,8 @@ void spec_remove_bundle(const struct container_engine *g, const char *id)
     (void)unlinkat(g->place.dir, path, AT_REMOVEDIR);
 }
 
-int spec_write_bundle(struct container_engine *g, const struct container_spec *s,
-    const char *cgroup, cpu_set_t *ret_cpus, bool *ret_pin, struct err *e)
+int spec_write_bundle(struct oci_engine *g, const struct container_spec *s, const char *cgroup,
+    cpu_set_t *ret_cpus, bool *ret_pin, struct err *e)
 {
     int r = check_spec(g, s, e);
     if (r < 0)
@@ -183,14 +172,16 @@ int spec_write_bundle(struct container_engine *g, const struct container_spec *s
         .cache = s->cache,
         .sys = host ? NULL : PLACE_ROOT "/sys",
         .cpu_online = fewer && s->limits.cpus <= CONTAINER_CPUS_MAX ? online : NULL,
-        .host_uid = g->abilities.root ? s->uid : 0,
-        .host_gid = g->abilities.root ? s->gid : 0,
+        .host_uid = g->base.abilities.root ? s->uid : 0,
+        .host_gid = g->base.abilities.root ? s->gid : 0,
         .root_id = g->kind->maps_root ? NOBODYS_ID : 0,
         .cgroup = *cgroup ? cgroup : NULL,
-        .memory_bytes = g->abilities.limit_memory && !WEAK("memory") ? s->limits.memory_bytes : 0,
+        .memory_bytes =
+            g->base.abilities.limit_memory && !WEAK("memory") ? s->limits.memory_bytes : 0,
         .swap = g->cgroups.swap ? OCI_SWAP_LIMIT : OCI_SWAP_SWAPPINESS,
-        .pids =
-            g->abilities.limit_pids && !WEAK("pids") && s->limits.pids > 0 ? s->limits.pids + 1 : 0,
+        .pids = g->base.abilities.limit_pids && !WEAK("pids") && s->limits.pids > 0
+                    ? s->limits.pids + 1
+                    : 0,
         .cpus = fewer && !*ret_pin ? buf_str(&cpus) : NULL,
         .tmp_bytes = s->limits.tmp_bytes > TMP_BYTES_MIN ? s->limits.tmp_bytes : TMP_BYTES_MIN,
         .oom_score_adj = g->oom_score_adj,

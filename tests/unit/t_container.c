@@ -424,7 +424,8 @@ static int count_fds(void)
 static int count_cgroups(const struct fixture *f, const char *controller)
 {
     char path[PATH_MAX];
-    (void)snprintf(path, sizeof path, "/sys/fs/cgroup/%s%s", controller, f->engine->cgroup_parent);
+    (void)snprintf(path, sizeof path, "/sys/fs/cgroup/%s%s", controller,
+        ((struct oci_engine *)f->engine)->cgroup_parent);
     DIR *d = opendir(path);
     int n = 0;
     for (struct dirent *x; d && (x = readdir(d));)
@@ -437,7 +438,8 @@ static int count_cgroups(const struct fixture *f, const char *controller)
 static int count_place(const struct fixture *f, const char *dir)
 {
     char path[64];
-    (void)snprintf(path, sizeof path, "/proc/self/fd/%d/%s", f->engine->place.dir, dir);
+    (void)snprintf(
+        path, sizeof path, "/proc/self/fd/%d/%s", ((struct oci_engine *)f->engine)->place.dir, dir);
     return fixture_entries(path);
 }
 
