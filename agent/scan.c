@@ -355,6 +355,25 @@ static char *scope_of(const struct scanner *s, const char *path)
     return missing ? strndup(path, missing) : strdup(path);
 }
 
+/* Deletions come last, as in a scan of everything: what appears may have been moved from there. */
+static int put_gone_last(struct scan *found)
+{
+    struct scan_item *sorted = calloc(found->count + 1, sizeof(*sorted));
+    size_t at = 0;
+    if (!sorted)
+        return -ENOMEM;
+    for (int gone = 0; gone < 2; gone++) {
+        for (size_t i = 0; i < found->count; i++) {
+            if ((found->items[i].kind == SCAN_GONE) == gone)
+                sorted[at++] = found->items[i];
+        }
+    }
+    free(found->items);
+    found->items = sorted;
+    found->cap = found->count + 1;
+    return 0;
+}
+
 static int scan_scopes(
     const struct scan_config *config, char **scopes, size_t count, struct scan *ret, struct err *e)
 {
@@ -368,6 +387,8 @@ static int scan_scopes(
         if (s.failed == 0 && scan_one(&s, scopes[i], e) < 0)
             break;
     }
+    if (s.failed == 0 && ret->gone && ret->gone < ret->count)
+        s.failed = put_gone_last(ret);
     return s.failed < 0 ? err_set(e, -s.failed, "scan what changed") : 0;
 }
 

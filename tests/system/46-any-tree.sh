@@ -25,7 +25,7 @@ fill() {
     echo lower >case.py
     echo -n twice >one && ln one two
     (for _ in $(seq 200); do mkdir d && cd d || exit 1; done && echo deep >leaf)
-    (cd many && seq 300 | xargs touch)
+    (cd many && seq 300 | xargs touch && head -c 400000 /dev/urandom >301)
 }
 
 # listing WHERE: everything of it that can be synced, with its modes, against the workspace.
@@ -75,10 +75,18 @@ silt sync --timeout 60s >/dev/null
 before=$(content)
 chmod 700 noise
 check "a chmod" wait_until 60 has_mode 700 noise
-mv noise moved
-check "a rename" wait_until 60 cmp -s moved "$there/moved"
-mv many several
-check "a renamed folder with 300 files" wait_until 60 agrees
+for name in moved znoise; do
+    mv noise "$name"
+    check "a rename" wait_until 60 cmp -s "$name" "$there/$name"
+    mv "$name" noise
+    check "and back" wait_until 60 cmp -s noise "$there/noise"
+done
+for name in afar several; do
+    mv many "$name"
+    check "a renamed folder with 301 files" wait_until 60 agrees
+    mv "$name" many
+    check "and back" wait_until 60 agrees
+done
 silt sync --timeout 60s >/dev/null
 check "travel without content" test $(($(content) - before)) -lt 200000
 rm -r d && mkdir d && echo file >d/file

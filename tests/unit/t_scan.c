@@ -262,6 +262,13 @@ static void test_paths(void **state)
     paths_expect(f, ignored, 2, "");
     const char *all[] = {""};
     paths_expect(f, all, 1, "+other");
+    /* What vanished comes last, whatever its name: it may be what appeared elsewhere. */
+    assert_int_equal(renameat(f->fd, "other", f->fd, "zother"), 0);
+    const char *renamed[] = {"other", "zother"};
+    paths_expect(f, renamed, 2, "+zother -other");
+    assert_int_equal(renameat(f->fd, "zother", f->fd, "another"), 0);
+    const char *back[] = {"another", "zother"};
+    paths_expect(f, back, 2, "+another -zother");
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
