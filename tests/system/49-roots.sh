@@ -28,27 +28,39 @@ check "it watches" wait_until 20 is_said ready
 # ---- the folder
 
 cd "$TMP" && mv shop elsewhere
-sleep 1
-check "moved away: the workspace stays" held
-mkdir shop
-sleep 1
+check "moved away: the watcher ends" wait_until 20 ended "$SILT_PID"
+await_silt
+contains "and says why" "was moved or deleted: the watcher ends" "$(cat "$TMP/watch.err")"
+check "the workspace stays" held
+mkdir shop && cp -a elsewhere/.silt shop/ && echo 'print("a stranger")' >shop/stranger.py
+(cd shop && silt sync) >/dev/null 2>"$TMP/stranger.err"
 check "another one in its place: the workspace stays" held
-rmdir shop && mv elsewhere shop && cd shop
+check "and gets nothing of it" not test -e "$WS/stranger.py"
+contains "for it is no longer the folder that was linked" "is a copy of a linked folder" "$(cat "$TMP/stranger.err")"
+rm -r shop && mv elsewhere shop && cd shop
 echo 'print("after it came back")' >d1/f.py
 try silt flush
 same "moved back: it goes on" 0 "$code"
 same_tree "and both sides hold the same"
 
+start_silt "$TMP/watch.out" "$TMP/watch.err" --json watch
+check "it is watched" wait_until 20 is_said ready
+exec 9<"$TMP/shop"
 mount -t tmpfs silt-test "$TMP/shop"
-sleep 1
-check "mounted over: the workspace stays" held
+echo 'print("a stranger")' >"$TMP/shop/stranger.py"
+echo 'print("beneath the mount")' >/proc/self/fd/9/d1/f.py
+check "mounted over: the watcher ends" wait_until 20 ended "$SILT_PID"
+await_silt
+contains "and says why" "was moved or replaced" "$(cat "$TMP/watch.err")"
+check "the workspace stays" held
+check "and gets nothing of either" not grep -rqE 'stranger|beneath' "$WS"
+exec 9<&-
 umount -l "$TMP/shop"
 cd "$TMP/shop" || exit 1
 echo 'print("after the mount")' >d2/f.py
 try silt flush
 same "unmounted: it goes on" 0 "$code"
 same_tree "and both sides hold the same again"
-end_silt
 mount -t tmpfs silt-test "$TMP/shop" && mkdir "$TMP/shop/.silt"
 (cd "$TMP/shop" && silt sync >/dev/null 2>&1)
 check "a sync in an empty mount deletes nothing" held

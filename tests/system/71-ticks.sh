@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # Goal: two edits of equal size within one tick of the kernel's clock leave the same stamps behind, and
 # both are seen all the same: by the agent's scan, and by the server's look at what a run wrote. The
-# second edit is made at the very moment at which the first one was read.
+# second edit is made at the very moment at which the first one was read. And a clock that is set forward
+# and back by days holds up neither a watcher nor a run.
 # On kernels whose stamps tell writes apart (since Linux 6.13) there is nothing to confuse; in the guest
 # of scripts/test-guest, with a tick of 4 ms, there is.
 . "$(dirname "$0")/lib.sh"
@@ -56,6 +57,23 @@ for ((i = 0; i < ROUNDS; i++)); do
 done
 same "agent: $ROUNDS second edits right after the first was read, $racy within its tick: all seen" '' "$stale"
 [ -z "${GUEST:-}" ] || check 'agent: some were within a tick' test "$racy" -gt 0
+
+# Only a machine of our own has a clock that we may set.
+if [ -n "${GUEST:-}" ]; then
+    start_silt "$TMP/watch.out" "$TMP/watch.err" --json watch
+    wait_until 60 grep -qs '"event":"ready"' "$TMP/watch.out"
+    arrived() { cmp -s set "$(workspace)/set"; }
+    for days in 2 -4 2; do
+        date -s "@$(($(date +%s) + days * 86400))" >/dev/null
+        echo "print('clock by $days days')" >set
+        check "clock set by $days days: a save arrives" wait_until 60 arrived
+        try silt run set
+        same 'and runs' "0 clock by $days days" "$code $out"
+        echo "print('clock by $days DAYS')" >set
+        check 'an edit of equal size, too' wait_until 60 arrived
+    done
+    end_silt
+fi
 
 # The server reads while a run writes, because another run of the sandbox ends.
 SB=$(sandbox)

@@ -4,6 +4,7 @@
 #include "sync_fixture.h"
 
 #include <fcntl.h>
+#include <stdatomic.h>
 
 #include "agent/sync_internal.h"
 #include "shared/tree.h"
@@ -621,6 +622,54 @@ static void test_survey(void **state)
     assert_string_equal(left_out, ".env");
 }
 
+/* A file of another size at each look. */
+struct restless {
+    int fd;
+    atomic_bool stop;
+};
+
+static void *never_still(void *ctx)
+{
+    struct restless *r = ctx;
+    for (off_t i = 0; !r->stop; i++)
+        (void)!ftruncate(r->fd, 100 + i % 1000);
+    return NULL;
+}
+
+/* A small file that was changed between its stat and its reading, and one that never holds still:
+ * what is recorded is of the bytes that were read, and who knows that it is not is told. */
+static void test_read_small(void **state)
+{
+    struct fixture *f = *state;
+    struct sync s = {.dir_fd = -1};
+    struct tree_stat stat;
+    struct stat st;
+    int64_t seen_ns = 1;
+    buf_init(&s.scratch, SYNC_MEMORY_FILE + 1);
+    make_file(f, "small", "as it was at first", 18);
+    int fd = openat(f->fd, "small", O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0 && fstat(fd, &st) == 0);
+    tree_stat_of(&st, &stat);
+    assert_int_equal(pwrite(fd, "AS IT IS NOW, LONGER", 20, 0), 20);
+    assert_int_equal(sync_read_small(&s, "small", fd, &stat, &seen_ns), 0);
+    assert_int_equal(s.scratch.len, 20);
+    assert_memory_equal(s.scratch.data, "AS IT IS NOW, LONGER", 20);
+    assert_int_equal(stat.size, 20);
+    assert_true(seen_ns > 1);
+    assert_null(s.unsettled);
+    struct restless r = {.fd = fd};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, never_still, &r), 0);
+    uint64_t deadline = io_now_ns() + UINT64_C(20000000000);
+    while (!s.unsettled && io_now_ns() < deadline)
+        assert_int_equal(sync_read_small(&s, "small", fd, &stat, &seen_ns), 0);
+    r.stop = true;
+    (void)pthread_join(thread, NULL);
+    assert_true(sync_names_take(&s.unsettled, "small"));
+    (void)close(fd);
+    buf_release(&s.scratch);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -634,7 +683,7 @@ int main(void)
         TEST(test_both_sides),
         TEST(test_second_set_cut),
         TEST(test_deleted_and_changed),
-        TEST(test_deleted_and_changed),
+        TEST(test_read_small),
         TEST(test_epoch_and_lost_index),
         TEST(test_lost_answer),
         TEST(test_killed_between),
