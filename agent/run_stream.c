@@ -190,7 +190,7 @@ void run_explain(struct app *app, json_t *run)
                       json_is_true(json_object_get(run, "oom_killed")) ||
                       json_is_string(json_object_get(run, "signal"))))
         out_note(app, "%s", reason);
-    else if (message && silent)
+    else if (message && (silent || (code && strcmp(code, "version_mismatch") == 0)))
         out_note(app, "%s", message);
     if (hint)
         out_note(app, "%s", hint);

@@ -2,7 +2,8 @@
 /*
  * What the files of exec share: exec.c (table of runs, slots), exec_run.c (a run's thread through
  * its stages), exec_plan.c (argv and environment), exec_io.c (descriptors and output),
- * exec_ready.c (what may be prepared), exec_record.c (records). For these only.
+ * exec_ready.c (what may be prepared), exec_diagnose.c (why it failed), exec_record.c (records). For
+ * these only.
  */
 #ifndef SERVER_EXEC_INTERNAL_H
 #define SERVER_EXEC_INTERNAL_H
@@ -137,6 +138,10 @@ void exec_io_drain(struct run *run, struct exec_io *io, uint64_t start_ns);
 /* Tell warm what the next run will probably be: this one again, if it is a program that may be
  * started before it is wanted. */
 void exec_expect_again(struct run *run, const struct exec_plan *plan);
+
+/* exec_diagnose.c */
+/* Note in the facts why a run failed that has ended; the workspace was looked through. */
+void exec_diagnose(struct run *run, const struct exec_plan *plan);
 
 /* exec_version.c */
 int exec_versions_new(struct exec *x, struct err *e) WARN_UNUSED;

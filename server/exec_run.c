@@ -273,43 +273,6 @@ static void conclude(
     unlock_facts(run);
 }
 
-static void add_diagnosis(struct run *run, const struct exec_plan *plan)
-{
-    CLEANUP(buf_release) struct buf tail;
-    struct run_facts *f = &run->facts;
-    struct run_log_stats stats;
-    struct diagnosis d;
-    buf_init(&tail, DIAGNOSE_TAIL_BYTES);
-    if (f->status != RUN_FAILED && f->status != RUN_TIMED_OUT)
-        return;
-    run_log_stats(run->log, &stats);
-    /* With a terminal both streams are one. */
-    enum run_stream which = stats.kept[RUN_STDERR] > 0 ? RUN_STDERR : RUN_STDOUT;
-    if (run_log_tail(run->log, which, DIAGNOSE_TAIL_BYTES, &tail) < 0)
-        return;
-    const struct diagnose_facts facts = {
-        .language = f->language,
-        .program = plan->argv[0],
-        .exit_code = f->exit_code,
-        .signal = f->signal,
-        .timed_out = f->timed_out,
-        .oom_killed = f->oom_killed,
-        .pids_limit_hit = f->pids_hit,
-        .cpu_limit_hit = f->cpu_hit,
-        .cancelled = f->cancelled,
-        .memory_bytes = run->req.limits.memory_bytes,
-        .wall_ms = run->req.limits.wall_ms,
-        .pids = run->req.limits.pids,
-        .tail = buf_str(&tail),
-        .tail_len = tail.len,
-    };
-    if (!diagnose(&facts, &d))
-        return;
-    lock_facts(run);
-    f->diagnosis = d;
-    unlock_facts(run);
-}
-
 /* Everything in the container is dead: what did it do to the workspace? Change sets that landed
  * meanwhile took generations of their own. */
 static void note_changes(struct run *run)
@@ -371,7 +334,7 @@ static int run_program(
         if (exit.lost)
             container_free(ptr_take(ret_c));
         note_changes(run);
-        add_diagnosis(run, &plan);
+        exec_diagnose(run, &plan);
     }
     exec_io_close(run, &io);
     exec_plan_release(&plan);
