@@ -175,6 +175,121 @@ uint64_t cgroup_reset_peak(const struct cgroup_host *host, const char *name)
     return 0;
 }
 
+/* ---- making one */
+
+static int write_text(const char *path, const char *text)
+{
+    CLEANUP(fd_closep) int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    return io_write_all(fd, text, strlen(text));
+}
+
+/* Version 2: what a cgroup's children may limit is enabled in each of its parents. */
+static int enable_below(const char *dir)
+{
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/cgroup.subtree_control", dir) >= (int)sizeof path)
+        return -ENAMETOOLONG;
+    return write_text(path, "+memory +pids");
+}
+
+static int make_dir(const struct cgroup_host *host, const char *base, const char *name)
+{
+    char path[PATH_MAX];
+    const char *slash = strchr(name + 1, '/');
+    bool v2 = host->version == CGROUP_V2;
+    int r = v2 ? enable_below(base) : 0;
+    if (snprintf(path, sizeof path, "%s%.*s", base, slash ? (int)(slash - name) : 0, name) >=
+        (int)sizeof path)
+        return -ENAMETOOLONG;
+    if (r == 0 && slash && mkdir(path, 0755) < 0 && errno != EEXIST)
+        r = -errno;
+    if (r == 0 && slash && v2)
+        r = enable_below(path);
+    if (snprintf(path, sizeof path, "%s%s", base, name) >= (int)sizeof path)
+        return -ENAMETOOLONG;
+    if (r == 0 && mkdir(path, 0755) < 0)
+        r = -errno;
+    return r;
+}
+
+/* One row per limit, one column per version; what follows the first name forbids swap, and may be
+ * missing where the kernel does not count it. */
+static int set_limits(
+    const struct cgroup_host *host, const char *name, const struct cgroup_limits *limits)
+{
+    bool v2 = host->version == CGROUP_V2;
+    const struct {
+        const char *controller, *files[2];
+        bool there, optional;
+        uint64_t value;
+    } rows[] = {
+        {"memory", {"memory.limit_in_bytes", "memory.max"}, host->memory, false,
+            limits->memory_bytes},
+        {"memory", {"memory.memsw.limit_in_bytes", NULL}, host->memory && host->swap, true,
+            limits->memory_bytes},
+        {"pids", {"pids.max", "pids.max"}, host->pids, false, limits->tasks},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char path[PATH_MAX], text[24];
+        if (!rows[i].there || !rows[i].files[v2] || rows[i].value == 0)
+            continue;
+        (void)snprintf(text, sizeof text, "%" PRIu64, rows[i].value);
+        int r =
+            write_text(file_path(host, rows[i].controller, name, rows[i].files[v2], path), text);
+        if (r < 0 && !rows[i].optional)
+            return r;
+    }
+    char path[PATH_MAX];
+    if (host->memory && limits->memory_bytes > 0) {
+        if (v2) {
+            (void)write_text(file_path(host, "memory", name, "memory.swap.max", path), "0");
+            (void)write_text(file_path(host, "memory", name, "memory.oom.group", path), "1");
+        } else {
+            (void)write_text(file_path(host, "memory", name, "memory.swappiness", path), "0");
+        }
+    }
+    return 0;
+}
+
+int cgroup_make(const struct cgroup_host *host, const char *name,
+    const struct cgroup_limits *limits, int join[CGROUP_JOIN_MAX], struct err *e)
+{
+    const struct {
+        const char *controller;
+        bool there;
+    } hierarchies[] = {{"memory", host->version == CGROUP_V2 || host->memory},
+        {"pids", host->version == CGROUP_V1 && host->pids},
+        {"cpuacct", host->version == CGROUP_V1 && host->cpu_usage}};
+    int count = 0, r = 0;
+    for (size_t i = 0; r == 0 && i < sizeof hierarchies / sizeof hierarchies[0]; i++) {
+        char base[64];
+        if (!hierarchies[i].there)
+            continue;
+        (void)snprintf(base, sizeof base, MOUNT "%s%s", host->version == CGROUP_V1 ? "/" : "",
+            host->version == CGROUP_V1 ? hierarchies[i].controller : "");
+        r = make_dir(host, base, name);
+    }
+    if (r == 0)
+        r = set_limits(host, name, limits);
+    for (size_t i = 0; r == 0 && i < sizeof hierarchies / sizeof hierarchies[0]; i++) {
+        char path[PATH_MAX];
+        if (!hierarchies[i].there)
+            continue;
+        join[count] = open(file_path(host, hierarchies[i].controller, name, "cgroup.procs", path),
+            O_WRONLY | O_CLOEXEC);
+        r = join[count] < 0 ? -errno : 0;
+        count += r == 0;
+    }
+    if (r == 0)
+        return count;
+    while (count > 0)
+        (void)close(join[--count]);
+    cgroup_remove(host, name);
+    return err_set(e, -r, "make cgroup '%s'", name);
+}
+
 /* ---- leftovers */
 
 /* Kill everything in one cgroup directory, and remove it. A killed process leaves its cgroup a

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "shared/cleanup.h"
+#include "shared/err.h"
 
 #define CGROUP_NAME_BYTES 128 /* "/silt-1a2b3c4d/<id>" */
 
@@ -42,6 +43,18 @@ uint64_t cgroup_cpu_us(const struct cgroup_host *host, const char *name);
 /* Let the peak of memory count from now on. Returns the peak so far where the kernel cannot do that
  * (version 2): a later one that is not above it is the old one. Otherwise 0. */
 uint64_t cgroup_reset_peak(const struct cgroup_host *host, const char *name);
+
+/* What a cgroup may hold; 0: not limited. */
+struct cgroup_limits {
+    uint64_t memory_bytes; /* no swap */
+    uint64_t tasks;
+};
+#define CGROUP_JOIN_MAX 4
+/* For a runtime that leaves cgroups alone: make a cgroup (and its parent) with these limits, and
+ * open its cgroup.procs in each hierarchy. A process that writes "0" into all of them is in it.
+ * Returns how many descriptors are in join, or -errno. */
+int cgroup_make(const struct cgroup_host *host, const char *name,
+    const struct cgroup_limits *limits, int join[CGROUP_JOIN_MAX], struct err *e) WARN_UNUSED;
 
 /* Kill what lives in the cgroups beneath parent and remove them and parent itself. Returns how many
  * there were beneath it. */

@@ -32,7 +32,7 @@ const struct config_setting config_settings[] = {
     {"allow_users", NULL, CONFIG_LIST, AT(allow_users), 0, 0, "", "none", "USERS",
         "further users of this machine who need no token on loopback"},
     {"runtime", NULL, CONFIG_TEXT, AT(runtime), 0, 0, "crun", NULL, "PROGRAM",
-        "OCI runtime that starts containers: crun, runc or a path"},
+        "OCI runtime that starts containers: crun, runc, runsc or a path"},
     {"images", NULL, CONFIG_TEXT, AT(images), 0, 0, "", "none: the host's own programs", "PATH",
         "folder that offers root images, one folder each"},
     {"init", NULL, CONFIG_TEXT, AT(init), 0, 0, NULL,

@@ -38,7 +38,7 @@ struct container;
 struct container_config {
     const char
         *state_dir;      /* ours, absolute: bundles, the runtime's --root, the made-up host root */
-    const char *runtime; /* "crun", "runc", or a path */
+    const char *runtime; /* "crun", "runc", "runsc", or a path */
     const char *init_path; /* the silt-init binary */
     const char *image_dir; /* a root directory that offers images by name, or NULL: host only */
 };
@@ -51,6 +51,8 @@ struct container_abilities {
     bool limit_memory;   /* by cgroup; otherwise RLIMIT_DATA per process */
     bool limit_pids;     /* by cgroup; otherwise RLIMIT_NPROC */
     bool limit_cpu;      /* number of CPUs by cpuset or affinity */
+    bool warm;           /* containers can be made before they are needed, programs prepared */
+    bool terminal;       /* a program can have one */
     char note[256];      /* a sentence on what is not enforced and how to enable it; "" if all is */
 };
 

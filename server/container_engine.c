@@ -23,11 +23,11 @@
     500 /* when the whole machine is short, programs go before the server does                     \
          */
 
-/* The runtimes whose command line silt speaks. Others pass no descriptor to the container (Debian's
- * runsc), which silt-init needs. */
+/* The runtimes whose command line silt speaks. */
 static const struct runtime_kind kinds[] = {
-    {"crun", "--cgroup-manager=cgroupfs", "--cgroup-manager=disabled", false},
-    {"runc", NULL, NULL, true},
+    {"crun", .cgroup_on = "--cgroup-manager=cgroupfs", .cgroup_off = "--cgroup-manager=disabled"},
+    {"runc", .maps_root = true},
+    {"runsc", .maps_root = true, .around = true},
 };
 #define KIND_COUNT (sizeof kinds / sizeof kinds[0])
 
@@ -114,7 +114,8 @@ static int read_version(struct oci_engine *g, struct err *e)
             g->kind = &kinds[i];
     }
     if (!g->kind)
-        return err_say(e, EINVAL, "'%s' is no runtime that silt can drive: use crun or runc", word);
+        return err_say(
+            e, EINVAL, "'%s' is no runtime that silt can drive: use crun, runc or runsc", word);
     if (g->kind->maps_root && !g->base.abilities.root)
         return err_say(e, EINVAL,
             "%s needs two user ids per container, which an ordinary user does not have: use crun, "
@@ -132,6 +133,7 @@ static void read_abilities(struct oci_engine *g)
     a->limit_memory = g->cgroups.memory;
     a->limit_pids = g->cgroups.pids;
     a->limit_cpu = true; /* by cpuset, else by affinity */
+    a->warm = a->terminal = !g->kind->around;
     if (!a->root)
         (void)snprintf(a->note, sizeof a->note,
             "running without root: memory is limited per process and not per container, and all "
@@ -141,6 +143,12 @@ static void read_abilities(struct oci_engine *g)
             "no cgroup controller for %s here: the limit holds per process; enable it on the "
             "kernel's command line (cgroup_enable=memory)",
             a->limit_memory ? "pids" : "memory");
+    else if (g->kind->around)
+        (void)snprintf(a->note, sizeof a->note,
+            "%.60s: no container waits for a run, there is no terminal, and the limits of memory "
+            "and "
+            "processes are loose, since they count its own kernel",
+            a->engine);
 }
 
 static int read_oom_score_adj(void)

@@ -8,6 +8,7 @@
  *     container_spawn.c   starting the runtime's program there
  *     container_spec.c    from a container_spec to a bundle
  *     container_order.c   orders to silt-init, and its reports
+ *     container_around.c  what is different with a runtime that silt-init stands around, not in
  */
 #ifndef SERVER_CONTAINER_INTERNAL_H
 #define SERVER_CONTAINER_INTERNAL_H
@@ -42,6 +43,7 @@ struct runtime_kind {
     const char *cgroup_on;  /* global option, or NULL */
     const char *cgroup_off; /* global option for rootless, or NULL */
     bool maps_root;         /* refuses a user namespace without a uid 0 */
+    bool around; /* has a kernel of its own and passes no descriptors: see container_around.c */
 };
 
 /* What uid and gid 0 are outside then: an id that nobody has and no file belongs to. */
@@ -104,8 +106,12 @@ struct spawn {
     int socket;              /* becomes INIT_FD, or -1 */
     int output;              /* becomes stdout and stderr */
     const cpu_set_t *cpus;   /* affinity, or NULL */
+    bool around;             /* not the runtime but silt-init, process 1 of a pid namespace */
+    const int *join;         /* cgroup.procs to write "0" into */
+    int join_count;
 };
-/* Start the runtime in the private namespaces with an empty environment. Never blocks on it. */
+/* Start the runtime in the private namespaces with an empty environment. Never blocks on it. The
+ * end of silt-init (`around`) is the end of all that was started in its namespace. */
 int spawn_runtime(const struct oci_engine *g, const struct spawn *spawn, pid_t *ret_pid,
     int *ret_pidfd, struct err *e) WARN_UNUSED;
 /* Wait until it ends: its status as from wait(2), or -ETIMEDOUT. Reaps it, so only once. */
@@ -125,6 +131,23 @@ void spec_remove_bundle(const struct oci_engine *g, const char *id);
 /* Can this image be a root? Refusal PROTO_UNKNOWN_IMAGE or PROTO_ENGINE_FAILED with a sentence. */
 int spec_check_image(const struct oci_engine *g, const char *image, struct err *e) WARN_UNUSED;
 bool spec_image_is_host(const char *image);
+
+/* ---- container_around.c: silt-init is process 1 of a pid namespace on the host (INIT_AROUND), and
+ * the program that it runs is the runtime's command line. Each container has its own folder of the
+ * runtime's state, in its bundle. */
+
+/* The container's cgroup, since these runtimes are told to leave cgroups alone. How many
+ * descriptors are in join. */
+int around_make_cgroup(const struct oci_engine *g, const char *cgroup,
+    const struct container_limits *limits, int join[CGROUP_JOIN_MAX], struct err *e) WARN_UNUSED;
+/* Name the program in the bundle, and have the runtime started. The container's lock is held. */
+int around_start(const struct oci_engine *g, const char *id, int sock,
+    const struct container_process *process, struct err *e) WARN_UNUSED;
+/* Have the runtime send a signal to the program. The container's lock is held. */
+int around_signal(const struct oci_engine *g, const char *id, int sock, int sig) WARN_UNUSED;
+/* What became of the program, by the runtime's own log: its exit status alone cannot tell a signal
+ * from a code. ret->lost where the log does not say. */
+void around_verdict(const struct oci_engine *g, const char *id, struct container_exit *ret);
 
 /* ---- container_order.c; the container's lock is held by those who send */
 

@@ -80,7 +80,8 @@ static int make_half(struct oci_engine *g, const struct container_spec *spec,
 }
 
 /* Start the runtime with one end of a socket and a pipe for what it prints. */
-static int start_runtime(struct oci_container *c, const cpu_set_t *cpus, struct err *e)
+static int start_runtime(struct oci_container *c, const struct container_limits *limits,
+    const cpu_set_t *cpus, struct err *e)
 {
     const struct oci_engine *g = engine_of(c);
     int socks[2], pipes[2], on = 1;
@@ -113,9 +114,23 @@ static int start_runtime(struct oci_container *c, const cpu_set_t *cpus, struct 
     argv[n++] = "1";
     argv[n++] = c->id;
     argv[n] = NULL;
-    return spawn_runtime(g,
-        &(struct spawn){.argv = argv, .socket = theirs, .output = output, .cpus = cpus},
-        &c->runtime, &c->runtime_pidfd, e);
+    static const char *const around[] = {INIT_AROUND, NULL};
+    struct spawn spawn = {.argv = g->kind->around ? around : argv,
+        .socket = theirs,
+        .output = output,
+        .cpus = cpus,
+        .around = g->kind->around};
+    int join[CGROUP_JOIN_MAX];
+    int r = 0;
+    if (g->kind->around) {
+        spawn.join = join;
+        r = spawn.join_count = around_make_cgroup(g, c->cgroup, limits, join, e);
+    }
+    if (r >= 0)
+        r = spawn_runtime(g, &spawn, &c->runtime, &c->runtime_pidfd, e);
+    for (int i = 0; i < spawn.join_count; i++)
+        (void)close(join[i]);
+    return r;
 }
 
 /* The runtime's own words, one line: its last, for crun and runc print the cause last. */
@@ -182,6 +197,8 @@ static int check_workspace(const struct oci_container *c, const char *path, stru
 static int check_mounted(const struct oci_container *c, struct err *e)
 {
     char path[64];
+    if (engine_of(c)->kind->around)
+        return 0; /* nothing is mounted before the program is known */
     (void)snprintf(path, sizeof path, "/proc/%d/root/workspace", (int)c->init);
     return check_workspace(c, path, e);
 }
@@ -200,11 +217,11 @@ static int oci_make(struct container_engine *engine, const struct container_spec
     r = place_refresh(&g->place, g->copies, e);
     (void)pthread_mutex_unlock(&g->lock);
     if (r < 0 || (r = check_workspace(c, c->workspace, e)) < 0 ||
-        (r = spec_write_bundle(g, spec, c->cgroup, &cpus, &pin, e)) < 0)
+        (r = spec_write_bundle(g, spec, g->kind->around ? "" : c->cgroup, &cpus, &pin, e)) < 0)
         goto fail;
     c->bundle = true;
-    if ((r = start_runtime(c, pin ? &cpus : NULL, e)) < 0 || (r = wait_ready(c, e)) < 0 ||
-        (r = check_mounted(c, e)) < 0 || (r = watch_end(c, e)) < 0)
+    if ((r = start_runtime(c, &spec->limits, pin ? &cpus : NULL, e)) < 0 ||
+        (r = wait_ready(c, e)) < 0 || (r = check_mounted(c, e)) < 0 || (r = watch_end(c, e)) < 0)
         goto fail;
     *ret = &c->base;
     return 0;
@@ -219,6 +236,8 @@ static int oci_prepare(
     struct container *container, const struct container_process *process, struct err *e)
 {
     struct oci_container *c = (struct oci_container *)container;
+    if (engine_of(c)->kind->around)
+        return err_say(e, ENOTSUP, "this runtime prepares no programs");
     if (c->started || c->prepared)
         return err_say(e, EALREADY, "container '%s' was used before", c->id);
     (void)pthread_mutex_lock(&c->lock);
@@ -245,7 +264,10 @@ static int oci_start(
         c->peak_base_bytes = cgroup_reset_peak(&engine_of(c)->cgroups, c->cgroup);
     }
     (void)pthread_mutex_lock(&c->lock);
-    r = order_send_job(c->sock, INIT_RUN, process, e);
+    if (engine_of(c)->kind->around)
+        r = around_start(engine_of(c), c->id, c->sock, process, e);
+    else
+        r = order_send_job(c->sock, INIT_RUN, process, e);
     c->started = r != -EINVAL && r != -E2BIG;
     (void)pthread_mutex_unlock(&c->lock);
     return r;
@@ -279,6 +301,8 @@ static int oci_kill(struct container *container, int sig, struct err *e)
             r = -errno;
     } else if (!c->started || c->finished) {
         r = -ESRCH;
+    } else if (engine_of(c)->kind->around) {
+        r = around_signal(engine_of(c), c->id, c->sock, sig);
     } else {
         r = order_send(
             c->sock, &(struct init_order){.kind = INIT_SIGNAL, .signal = (uint32_t)sig}, NULL);
@@ -327,6 +351,12 @@ static void explain_loss(struct oci_container *c, struct container_exit *ret)
     /* The program cannot kill process 1. When the memory limit is what struck it, the kernel's own
      * count usually says so; where the runtime was quicker to remove the cgroup, nobody else than
      * the kernel can have sent SIGKILL. */
+    if (engine_of(c)->kind->around) {
+        /* A kernel in user space that the limit struck takes the program with it. */
+        ret->lost = !ret->oom_killed;
+        ret->signal = ret->oom_killed ? SIGKILL : 0;
+        return;
+    }
     int status = 0;
     bool ended = spawn_wait(c->runtime, c->runtime_pidfd, END_TIMEOUT_MS, &status) == 0;
     if (ended)
@@ -360,6 +390,12 @@ static int oci_wait(struct container *container, struct container_exit *ret, str
     (void)pthread_mutex_unlock(&c->lock);
     if (!reported) {
         explain_loss(c, ret);
+        return 0;
+    }
+    if (engine_of(c)->kind->around) {
+        around_verdict(engine_of(c), c->id, ret);
+        if (ret->lost)
+            explain_loss(c, ret);
         return 0;
     }
     ret->started = report.exec_errno == 0;

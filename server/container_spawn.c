@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -50,7 +51,28 @@ static int fail(struct child *c, const char *step)
 }
 
 /* The sanitizer's instrumentation would not understand the borrowed memory. */
-__attribute__((no_sanitize("address", "undefined", "thread"))) static int run_child(void *arg)
+#define BORROWED __attribute__((no_sanitize("address", "undefined", "thread")))
+
+/* Process 1 of a new pid namespace needs the /proc that goes with it: the runtime looks up its own
+ * processes there. */
+BORROWED static int enter_own_proc(void)
+{
+    return unshare(CLONE_NEWNS) < 0 ||
+                   mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0
+               ? -1
+               : 0;
+}
+
+BORROWED static int join_cgroups(const struct spawn *s)
+{
+    for (int i = 0; i < s->join_count; i++) {
+        if (write(s->join[i], "0", 1) != 1)
+            return -1;
+    }
+    return 0;
+}
+
+BORROWED static int run_child(void *arg)
 {
     struct child *c = arg;
     const struct oci_engine *g = c->engine;
@@ -64,12 +86,18 @@ __attribute__((no_sanitize("address", "undefined", "thread"))) static int run_ch
         return fail(c, "enter the user namespace");
     if (setns(g->place.mount_ns, CLONE_NEWNS) < 0)
         return fail(c, "enter the mount namespace");
+    if (c->spawn->around && enter_own_proc() < 0)
+        return fail(c, "mount /proc");
+    if (join_cgroups(c->spawn) < 0)
+        return fail(c, "enter the cgroup");
     (void)setsid(); /* a terminal's Ctrl-C for siltd is not for containers */
     if (c->spawn->cpus && sched_setaffinity(0, sizeof *c->spawn->cpus, c->spawn->cpus) < 0)
         return fail(c, "set the CPUs");
     if (arrange_descriptors(c->spawn) < 0)
         return fail(c, "arrange descriptors");
-    if (g->runtime_fd >= 0)
+    if (c->spawn->around)
+        (void)execve(PLACE_INIT, (char *const *)c->argv, no_environment);
+    else if (g->runtime_fd >= 0)
         (void)syscall(SYS_execveat, g->runtime_fd, "", c->argv, no_environment, AT_EMPTY_PATH);
     else
         (void)execve(g->runtime_path, (char *const *)c->argv, no_environment);
@@ -105,7 +133,8 @@ int spawn_runtime(const struct oci_engine *g, const struct spawn *spawn, pid_t *
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     pid_t pid = clone(run_child, stack + STACK_BYTES,
-        CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &child, &pidfd);
+        CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD | (spawn->around ? CLONE_NEWPID : 0), &child,
+        &pidfd);
     int error = errno;
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     (void)munmap(stack, STACK_BYTES);

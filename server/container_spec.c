@@ -10,6 +10,7 @@
 
 #include "server/oci.h"
 #include "shared/io.h"
+#include "shared/tree.h"
 #include "shared/weaken.h"
 
 #include "shared/banned.h"
@@ -136,6 +137,14 @@ static int write_bundle(const struct oci_engine *g, const char *id, const char *
 void spec_remove_bundle(const struct oci_engine *g, const char *id)
 {
     char path[128];
+    if (g->kind->around) {
+        /* Its log and its state, too. */
+        CLEANUP(fd_closep)
+        int dir = openat(g->place.dir, "bundles", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (dir >= 0)
+            err_ignore(tree_remove_at(dir, id, NULL));
+        return;
+    }
     (void)snprintf(path, sizeof path, "bundles/%s/config.json", id);
     (void)unlinkat(g->place.dir, path, 0);
     (void)snprintf(path, sizeof path, "bundles/%s", id);
@@ -167,11 +176,12 @@ int spec_write_bundle(struct oci_engine *g, const struct container_spec *s, cons
     const struct oci_config config = {
         .root = root,
         .hostname = "silt",
-        .init = PLACE_INIT,
+        .init = g->kind->around ? NULL : PLACE_INIT,
         .workspace = s->workspace,
         .cache = s->cache,
-        .sys = host ? NULL : PLACE_ROOT "/sys",
-        .cpu_online = fewer && s->limits.cpus <= CONTAINER_CPUS_MAX ? online : NULL,
+        .sys = host || g->kind->around ? NULL : PLACE_ROOT "/sys",
+        .cpu_online =
+            fewer && !g->kind->around && s->limits.cpus <= CONTAINER_CPUS_MAX ? online : NULL,
         .host_uid = g->base.abilities.root ? s->uid : 0,
         .host_gid = g->base.abilities.root ? s->gid : 0,
         .root_id = g->kind->maps_root ? NOBODYS_ID : 0,
@@ -187,8 +197,8 @@ int spec_write_bundle(struct oci_engine *g, const struct container_spec *s, cons
         .oom_score_adj = g->oom_score_adj,
         .rlimits = rlimits,
         .rlimit_count = make_rlimits(g, &s->limits, rlimits),
-        .masked = g->masked,
-        .readonly = g->readonly,
+        .masked = g->kind->around ? NULL : g->masked, /* its /proc is not the host's */
+        .readonly = g->kind->around ? NULL : g->readonly,
     };
     CLEANUP(freep) char *text = NULL;
     r = oci_config_text(&config, &text);

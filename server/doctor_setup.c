@@ -42,7 +42,8 @@ static const char *hole_of(const char *engine)
 bool doctor_setup_runtime(const struct doctor_facts *f, struct doctor_row *row)
 {
     if (!*f->engine) {
-        bool known = strcmp(f->runtime, "crun") == 0 || strcmp(f->runtime, "runc") == 0;
+        bool known = strcmp(f->runtime, "crun") == 0 || strcmp(f->runtime, "runc") == 0 ||
+                     strcmp(f->runtime, "runsc") == 0;
         doctor_bad(row, DOCTOR_FAIL, "siltd does not start", "%s", f->runtime_error);
         if (f->runtime_errno != ENOENT && f->runtime_errno != EINVAL)
             return doctor_mend(row, "what is BAD or warn above; the runtime itself is there");
@@ -51,6 +52,12 @@ bool doctor_setup_runtime(const struct doctor_facts *f, struct doctor_row *row)
                    : doctor_mend(row, "apt-get install crun && siltd --runtime crun");
     }
     const char *hole = hole_of(f->engine);
+    if (!hole && f->engine_cold)
+        return doctor_ok(row,
+            "%s: every container is made when it is wanted, without a terminal; the limits of "
+            "memory "
+            "and processes are loose",
+            f->engine);
     if (!hole)
         return doctor_ok(row, "%s", f->engine);
     doctor_bad(

@@ -173,6 +173,7 @@ void doctor_trial_probe(const struct config *c, struct doctor_facts *f)
     } else {
         (void)snprintf(
             f->engine, sizeof f->engine, "%s", container_engine_abilities(t.engine)->engine);
+        f->engine_cold = !container_engine_abilities(t.engine)->warm;
         vet_images(&t, f);
         ask_languages(&t, f);
         container_engine_free(t.engine);

@@ -135,6 +135,10 @@ static int check_early(struct exec *x, struct run *run, struct err *e)
     if (!container_engine_has_image(x->engine, run->req.image))
         return err_refuse(
             e, PROTO_UNKNOWN_IMAGE, "there is no image '%s' on this server", run->req.image);
+    const struct container_abilities *a = container_engine_abilities(x->engine);
+    if (run->req.tty && !a->terminal)
+        return err_refuse(e, PROTO_INVALID_VALUE,
+            "this server's engine, %s, gives programs no terminal: run without one", a->engine);
     if (run->req.seq > 0 || run->req.changes)
         return 0;
     struct exec_plan plan = {.argv = NULL};

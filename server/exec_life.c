@@ -89,7 +89,7 @@ static int check_prepare(const struct config *config, struct err *e)
 static int start_warm_containers(struct exec *x, struct err *e)
 {
     const struct warm_config config = {.engine = x->engine,
-        .max = x->config->max_warm,
+        .max = container_engine_abilities(x->engine)->warm ? x->config->max_warm : 0,
         .age_ms = x->config->warm_ms,
         .protected_ms = WARM_PROTECTED_MS};
     return warm_new(&config, &x->warm, e);

@@ -148,7 +148,7 @@ static int execute(char *const argv[], char *const env[])
     return denied_one ? EACCES : ENOENT;
 }
 
-static _Noreturn void run_child(const struct job *job, int error_fd, bool held)
+static _Noreturn void run_child(const struct job *job, int error_fd, bool held, bool around)
 {
     sigset_t none;
     int error = 0;
@@ -162,7 +162,7 @@ static _Noreturn void run_child(const struct job *job, int error_fd, bool held)
         error = errno;
     (void)umask(022);
     if (!error && ((held && hold_offer() < 0) || sigprocmask(SIG_SETMASK, &none, NULL) < 0 ||
-                      (!WEAK("filter") && filter_load() < 0)))
+                      (!around && !WEAK("filter") && filter_load() < 0)))
         error = errno;
     if (!error)
         error = execute(job->argv, job->env);
@@ -176,6 +176,7 @@ struct state {
     pid_t program; /* 0: none yet */
     int error_fd;  /* the program's exec error, or end of file */
     bool ended;
+    bool around; /* INIT_AROUND */
     struct job job;
     struct job ready; /* what was prepared; its descriptors are for whatever will run */
     struct hold hold;
@@ -212,22 +213,30 @@ static void close_all(int fds[3])
 }
 
 /* Start a program; what is wrong is known only after it tried to execute: *ret_error. */
-static pid_t launch(const struct job *job, bool held, int *ret_error)
+static pid_t launch(const struct job *job, bool held, bool around, int *ret_error)
 {
     int error_fds[2];
     if (pipe2(error_fds, O_CLOEXEC) < 0)
         end();
     pid_t pid = fork();
     if (pid == 0)
-        run_child(job, error_fds[1], held);
+        run_child(job, error_fds[1], held, around);
     (void)close(error_fds[1]);
     *ret_error = error_fds[0];
     return pid;
 }
 
+static void start_aside(struct job *job)
+{
+    int error_fd;
+    (void)launch(job, false, true, &error_fd);
+    (void)close(error_fd);
+    close_all(job->fds);
+}
+
 static void start(struct state *s)
 {
-    s->program = launch(&s->job, false, &s->error_fd);
+    s->program = launch(&s->job, false, s->around, &s->error_fd);
     if (s->program < 0) {
         report(INIT_ENDED, &(struct init_report){.exec_errno = errno});
         s->ended = true;
@@ -284,7 +293,7 @@ static bool is_ready(const struct state *s)
 
 static void prepare(struct state *s)
 {
-    pid_t pid = launch(&s->ready, true, &s->hold_error_fd);
+    pid_t pid = launch(&s->ready, true, false, &s->hold_error_fd);
     if (pid > 0)
         hold_begin(&s->hold, pid, mark_of(&s->ready));
 }
@@ -352,7 +361,7 @@ static void obey(struct state *s)
         end();
     switch (order.kind) {
     case INIT_PREPARE:
-        if (s->program || s->ready.argv || job.fds[0] < 0 || !read_job(&order, &job))
+        if (s->program || s->ready.argv || s->around || job.fds[0] < 0 || !read_job(&order, &job))
             end();
         s->ready = job;
         prepare(s);
@@ -367,19 +376,27 @@ static void obey(struct state *s)
         if (s->program > 0 && !s->ended && kill(-s->program, (int)order.signal) < 0)
             (void)kill(s->program, (int)order.signal); /* it has no group of its own yet */
         break;
+    case INIT_ASIDE:
+        if (!s->around || job.fds[0] < 0 || !read_job(&order, &job))
+            end();
+        start_aside(&job);
+        break;
     default:
         end();
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    struct state s = {.error_fd = -1, .job.fds = {-1, -1, -1}, .ready.fds = {-1, -1, -1}};
+    struct state s = {.error_fd = -1,
+        .job.fds = {-1, -1, -1},
+        .ready.fds = {-1, -1, -1},
+        .around = argc > 1 && strcmp(argv[1], INIT_AROUND) == 0};
     sigset_t child;
     if (getpid() != 1) /* it kills all that it can reach */
         return 1;
     if (prctl(PR_SET_DUMPABLE, WEAK("dumpable")) < 0 ||
-        (!WEAK("privileges") && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) ||
+        (!s.around && !WEAK("privileges") && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) ||
         fcntl(INIT_FD, F_SETFD, WEAK("descriptors") ? 0 : FD_CLOEXEC) < 0)
         return 1;
     (void)syscall(SYS_close_range, INIT_FD + 1, ~0U, 0);

@@ -20,6 +20,14 @@
  *
  *     INIT_SIGNAL    to the program's process group
  *
+ *     INIT_ASIDE     like INIT_RUN, with descriptors, any number of times and only with
+ * INIT_AROUND: a program beside the first one, whose end nobody is told of
+ *
+ * With the argument INIT_AROUND it is not in a container but around one, process 1 of a pid
+ * namespace in which a runtime runs that has a kernel of its own and passes no descriptors on
+ * (runsc). Then the program is the runtime's command line and no filter is loaded for it; all else
+ * is the same, so the runtime's processes, too, end with the socket.
+ *
  * When the socket closes, silt-init kills everything in the container and exits. Until then it
  * stays, alone, after INIT_ENDED too: it keeps the cgroup, whose figures are wanted, and the
  * runtime's clean-up does not compete with the answer.
@@ -30,13 +38,14 @@
 #include <stdint.h>
 
 #define INIT_FD 3
+#define INIT_AROUND "around"
 #define INIT_BODY_MAX (1024 * 1024) /* bytes of cwd, argv and environment together */
 #define INIT_STRINGS_MAX 8192       /* argv and environment entries together */
 
 /* The variable in whose value, but not in its length, a prepared program may differ. */
 #define INIT_MARK "SILT_RUN="
 
-enum init_order_kind { INIT_RUN = 0x51170001, INIT_SIGNAL, INIT_PREPARE };
+enum init_order_kind { INIT_RUN = 0x51170001, INIT_SIGNAL, INIT_PREPARE, INIT_ASIDE };
 enum init_report_kind { INIT_READY = 0x51180001, INIT_ENDED };
 
 struct init_order {

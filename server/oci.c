@@ -54,6 +54,11 @@ static const struct mount_row tmp_mount = {
 static const struct mount_row init_mount = {OCI_INIT_PATH, "bind", NULL, BIND_RO};
 static const struct mount_row workspace_mount = {"/workspace", "bind", NULL, BIND_RW};
 static const struct mount_row cache_mount = {"/cache", "bind", NULL, BIND_RW};
+/* Without the recursive forms, which a runtime with a kernel of its own does not know. */
+static const struct mount_row workspace_plain_mount = {
+    "/workspace", "bind", NULL, {"bind", "rw", "nosuid", "nodev", NULL}};
+static const struct mount_row cache_plain_mount = {
+    "/cache", "bind", NULL, {"bind", "rw", "nosuid", "nodev", NULL}};
 static const struct mount_row sys_mount = {"/sys", "bind", NULL, BIND_RO};
 static const struct mount_row online_mount = {
     "/sys/devices/system/cpu/online", "bind", NULL, BIND_RO};
@@ -84,12 +89,13 @@ static json_t *make_mounts(const struct oci_config *c)
 {
     CLEANUP(json_freep) json_t *mounts = json_array();
     if (add_mount(mounts, &proc_mount, NULL, 0) < 0 || add_mount(mounts, &dev_mount, NULL, 0) < 0 ||
-        add_mount(mounts, &pts_mount, NULL, 0) < 0 ||
+        (c->init && add_mount(mounts, &pts_mount, NULL, 0) < 0) ||
         add_mount(mounts, &shm_mount, NULL, c->tmp_bytes / 2) < 0 ||
         add_mount(mounts, &tmp_mount, NULL, c->tmp_bytes) < 0 ||
-        add_mount(mounts, &init_mount, c->init, 0) < 0 ||
-        add_mount(mounts, &workspace_mount, c->workspace, 0) < 0 ||
-        add_mount(mounts, &cache_mount, c->cache, 0) < 0 ||
+        (c->init && add_mount(mounts, &init_mount, c->init, 0) < 0) ||
+        add_mount(mounts, c->init ? &workspace_mount : &workspace_plain_mount, c->workspace, 0) <
+            0 ||
+        add_mount(mounts, c->init ? &cache_mount : &cache_plain_mount, c->cache, 0) < 0 ||
         (c->sys && add_mount(mounts, &sys_mount, c->sys, 0) < 0) ||
         (c->cpu_online && add_mount(mounts, &online_mount, c->cpu_online, 0) < 0))
         return NULL;
@@ -211,4 +217,18 @@ int oci_config_text(const struct oci_config *c, char **ret)
         return -ENOMEM;
     *ret = text;
     return 0;
+}
+
+int oci_set_program(const char *text, const struct oci_program *program, char **ret)
+{
+    CLEANUP(json_freep) json_t *config = json_loads(text, 0, NULL);
+    json_t *process = json_object_get(config, "process");
+    CLEANUP(json_freep) json_t *args = make_texts(program->argv);
+    CLEANUP(json_freep) json_t *env = make_texts(program->env);
+    if (!process || !args || !env || json_object_set(process, "args", args) < 0 ||
+        json_object_set(process, "env", env) < 0 ||
+        json_object_set_new(process, "cwd", json_string(program->cwd)) < 0)
+        return -EINVAL;
+    *ret = json_dumps(config, JSON_COMPACT);
+    return *ret ? 0 : -ENOMEM;
 }

@@ -30,7 +30,9 @@ struct oci_rlimit {
 struct oci_config {
     const char *root; /* read-only root directory */
     const char *hostname;
-    const char *init;       /* file bound to OCI_INIT_PATH and run as process 1 */
+    const char *init; /* file bound to OCI_INIT_PATH and run as process 1. NULL: the program that
+                         oci_set_program puts in is process 1 itself, under a runtime with a kernel
+                         of its own, which makes what is in /dev */
     const char *workspace;  /* bound to /workspace, writable */
     const char *cache;      /* bound to /cache, writable */
     const char *sys;        /* directory bound read-only to /sys, or NULL */
@@ -56,7 +58,16 @@ struct oci_config {
     const char *const *readonly; /* NULL-terminated */
 };
 
-/* malloc'd text. -EINVAL for a path that JSON cannot hold (not UTF-8), -ENOMEM. */
+/* malloc'd text. -EINVAL for a path or argument that JSON cannot hold (not UTF-8), -ENOMEM. */
 int oci_config_text(const struct oci_config *c, char **ret) WARN_UNUSED;
+
+/* A program for process 1 of a bundle that was written before it was known. */
+struct oci_program {
+    const char *const *argv, *const *env; /* NULL-terminated */
+    const char *cwd;
+};
+/* The text of a bundle made by oci_config_text with this program in it; malloc'd. Errors as above.
+ */
+int oci_set_program(const char *text, const struct oci_program *program, char **ret) WARN_UNUSED;
 
 #endif

@@ -136,11 +136,12 @@ server_leftovers() {
 
 # The server's own cgroup, named by a hash (FNV-1a) of the folder in which its engine keeps its lock.
 server_cgroups() {
-    local lock path hash i
+    local lock path hash i byte
     while read -r lock; do
         path=$(dirname "$lock") hash=2166136261
         for ((i = 0; i < ${#path}; i++)); do
-            hash=$((((hash ^ $(printf '%d' "'${path:i:1}")) * 16777619) & 0xffffffff))
+            printf -v byte '%d' "'${path:i:1}"
+            hash=$((((hash ^ byte) * 16777619) & 0xffffffff))
         done
         find /sys/fs/cgroup -maxdepth 3 -type d -name "$(printf 'silt-%08x' "$hash")" 2>/dev/null
     done < <(find "$DATA" -maxdepth 2 -name lock 2>/dev/null)

@@ -209,8 +209,15 @@ static void test_runtime(void **state)
     assert_string_equal(only(&f, "runtime").mend, "apt-get install runc");
     f.runtime_errno = EINVAL;
     assert_string_equal(only(&f, "runtime").mend, "apt-get install crun && siltd --runtime crun");
+    memcpy(f.runtime, "runsc", 6);
+    f.runtime_errno = ENOENT;
+    assert_string_equal(only(&f, "runtime").mend, "apt-get install runsc");
     f.runtime_errno = EPERM; /* of the mounts beneath it: installing helps nobody */
     assert_null(strstr(only(&f, "runtime").mend, "apt-get"));
+    (void)snprintf(f.engine, sizeof f.engine, "runsc 0.0");
+    f.engine_cold = true; /* what it cannot do is said */
+    assert_int_equal(only(&f, "runtime").verdict, DOCTOR_OK);
+    assert_non_null(strstr(only(&f, "runtime").text, "limits of memory and processes are loose"));
 }
 
 /* A port that this data directory's own server has is no fault; what cannot be tried says nothing.

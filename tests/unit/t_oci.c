@@ -249,6 +249,37 @@ static void test_paths_that_json_cannot_hold(void **state)
     json_decref(j);
 }
 
+/* A runtime with a kernel of its own: no silt-init, none of the options that it does not know, and
+ * a program that is put in later. */
+static void test_program(void **state)
+{
+    (void)state;
+    struct oci_config config = base_config();
+    config.init = NULL;
+    CLEANUP(freep) char *text = NULL;
+    CLEANUP(freep) char *with = NULL;
+    assert_int_equal(oci_config_text(&config, &text), 0);
+    assert_null(strstr(text, "rnosuid"));
+    assert_non_null(strstr(text, "\"nosuid\""));
+    const struct oci_program program = {.argv = (const char *const[]){"/bin/echo", "a \"b\"", NULL},
+        .env = (const char *const[]){"A=1", NULL},
+        .cwd = "/workspace"};
+    assert_int_equal(oci_set_program(text, &program, &with), 0);
+    assert_null(strstr(with, "silt-init"));
+    json_t *j = json_loads(with, JSON_REJECT_DUPLICATES, NULL);
+    assert_string_equal(json_string_value(at(j, "process.args.1")), "a \"b\"");
+    assert_int_equal(json_array_size(at(j, "process.args")), 2);
+    assert_string_equal(json_string_value(at(j, "process.env.0")), "A=1");
+    assert_string_equal(json_string_value(at(j, "process.cwd")), "/workspace");
+    assert_int_equal(json_array_size(at(j, "process.capabilities.bounding")), 0);
+    assert_true(json_is_true(at(j, "process.noNewPrivileges")));
+    json_decref(j);
+    const struct oci_program foreign = {
+        .argv = (const char *const[]){"\xff", NULL}, .env = program.env, .cwd = "/"};
+    char *none = NULL;
+    assert_int_equal(oci_set_program(text, &foreign, &none), -EINVAL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -259,6 +290,7 @@ int main(void)
         cmocka_unit_test(test_resources),
         cmocka_unit_test(test_rlimits_and_paths),
         cmocka_unit_test(test_paths_that_json_cannot_hold),
+        cmocka_unit_test(test_program),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,38 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Goal: the same table of runs ends the same under every OCI runtime that silt drives, and nothing of any
+# of them is left when a run, or the server, is over. scripts/setup --test installs them all: one that is
+# missing is a failure.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/rest.sh"
+. "$(dirname "$0")/engine_table.sh"
+
+holds_workspace() { [ -n "$(server_leftovers)" ]; }
+holds_none() { [ -z "$(server_leftovers)" ]; }
+for runtime in crun runc runsc; do
+    if ! PATH=$PLAIN_PATH command -v $runtime >/dev/null; then
+        not_ok "$runtime is installed (scripts/setup --test)"
+        continue
+    fi
+    if [ "$(id -u)" -ne 0 ] && [ $runtime != crun ]; then
+        "$SILTD" --listen 127.0.0.1:0 --data-dir "$TMP/refused" --runtime $runtime >"$TMP/refused.log" 2>&1
+        contains "$runtime: says that it needs root" 'run siltd as root' "$(cat "$TMP/refused.log")"
+        continue
+    fi
+    start_server --runtime $runtime
+    start_ms=1000
+    [ $runtime = runsc ] && start_ms=4000 # its kernel starts within the program's time
+    engine_table $runtime "$runtime " $start_ms
+    if [ $runtime = runsc ]; then
+        run '{"command":"true","tty":true}'
+        expect 'runsc: a terminal' 422 invalid_value
+    fi
+    # What runs when the server is killed ends with it; the next one removes what is left.
+    run '{"command":"exec sleep 600","detach":true}'
+    check "$runtime: it runs" wait_until 20 status_is "$(field id)" running
+    kill_server
+    check "$runtime: no process outlives the server" wait_until 20 holds_none
+    start_server --runtime $runtime
+    stop_server "$runtime: nothing is left behind"
+done
+finish
