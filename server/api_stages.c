@@ -48,10 +48,10 @@ int api_stage_offset(const char *header, uint64_t *ret, struct err *e)
 static json_t *stage_json(const struct sandbox_upload_state *s)
 {
     char hash[HASH_TEXT_BYTES], expires[TEXT_TIME_BYTES];
-    return json_pack("{s:s, s:I, s:I, s:o, s:s}", "id", s->id, "offset", (json_int_t)s->offset,
+    return json_pack("{s:s, s:I, s:I, s:o, s:s, s:b}", "id", s->id, "offset", (json_int_t)s->offset,
         "size", (json_int_t)s->size, "hash",
         s->has_hash ? json_string(hash_text(&s->hash, hash)) : json_null(), "expires_at",
-        text_time(s->used_ns + SANDBOX_UPLOAD_AGE_NS, expires));
+        text_time(s->used_ns + SANDBOX_UPLOAD_AGE_NS, expires), "framed", 1);
 }
 
 static void add_headers(struct call *call, const struct sandbox_upload_state *s)

@@ -77,6 +77,8 @@ struct sandbox {
     struct sandbox_running *running; /* programs that run now: sandbox_events.c */
     struct sandbox_upload *uploads;  /* sandbox_uploads.c */
     unsigned upload_count;
+    bool uploads_loaded; /* under turn: those from before the start are in the table */
+    bool uploads_sought; /* under all->lock */
     struct events events; /* has a lock of its own, taken last */
     UT_hash_handle hh;
 };

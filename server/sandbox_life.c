@@ -59,6 +59,8 @@ static int make_ready(struct sandbox *sb, struct err *e)
     int r = sb->ws ? 0 : open_workspace(sb, e);
 
     if (r == 0)
+        r = sandbox_uploads_load(sb, e);
+    if (r == 0)
         r = load_manifest(sb, e);
     if (r == 0 && sb->scan_needed)
         r = sandbox_scan_in_turn(sb, e);
@@ -194,7 +196,7 @@ static int load_one(const struct store_sandbox *row, void *ctx)
     return 1;
 }
 
-/* Finish a change set that was under way, then whatever still lies in staging is waste. */
+/* Finish a change set that was under way, then what still lies in staging is waste, but for uploads. */
 static int recover_files(struct sandbox *sb, const struct buf *steps, struct err *e)
 {
     struct tree_identity previous;
@@ -207,7 +209,7 @@ static int recover_files(struct sandbox *sb, const struct buf *steps, struct err
     if (steps->len)
         r = apply_roll_forward(sb->ws, steps->data, steps->len, e);
     if (r == 0)
-        r = workspace_clear_staging(sb->ws, e);
+        r = workspace_clear_staging(sb->ws, sandbox_upload_is_file, e);
     tree_identity_leave(previous);
     return r;
 }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/sandbox_internal.h"
+#include "server/sandbox_uploads_internal.h"
 #include "server/stage.h"
 #include "shared/io.h"
 #include "shared/log.h"
@@ -17,17 +17,7 @@
 #define PIECE_BYTES (64 * 1024)
 #define SPACE_EVERY_BYTES (UINT64_C(64) << 20)
 
-/* Under sb->lock. While it is busy, its file and its hash belong to the thread that made it so. */
-struct sandbox_upload {
-    struct sandbox_upload *next, *next_claim;
-    struct sandbox_upload_state state;
-    struct hash_state *content; /* of the first state.offset bytes */
-    bool busy;
-    struct stage_slot slot; /* claimed by a set: where it lies */
-    uint64_t ino;
-};
-
-static void upload_free(struct sandbox_upload *u)
+void sandbox_upload_free(struct sandbox_upload *u)
 {
     hash_state_free(u->content);
     free(u);
@@ -52,8 +42,8 @@ static void forget(struct sandbox *sb, struct sandbox_upload *u)
 static int refuse_unknown(const char *id, struct err *e)
 {
     return err_refuse(e, PROTO_STAGE_NOT_FOUND,
-        "there is no stage %s in this sandbox: it was used, deleted, got nothing for a day, or the "
-        "server was restarted; create another",
+        "there is no stage %s in this sandbox: it was used, deleted or got nothing for a day; "
+        "create another",
         text_is_id(SANDBOX_UPLOAD_PREFIX, id) ? id : "with this id");
 }
 
@@ -99,7 +89,7 @@ static int check_space(struct sandbox *sb, uint64_t more, struct err *e)
 }
 
 /* Into the table, if number and sum allow. */
-static int enter_table(struct sandbox *sb, struct sandbox_upload *u, struct err *e)
+int sandbox_upload_enter(struct sandbox *sb, struct sandbox_upload *u, struct err *e)
 {
     uint64_t total = u->state.size, most = sb->all->config.max_workspace_bytes;
     bool fits = total <= most;
@@ -124,13 +114,13 @@ static int enter_table(struct sandbox *sb, struct sandbox_upload *u, struct err 
     return 0;
 }
 
-static int open_file(const struct sandbox *sb, const char *id, int flags, int *ret, struct err *e)
+static int open_file(const struct sandbox *sb, const char *name, int flags, int *ret, struct err *e)
 {
     struct tree_identity previous;
     int r = tree_identity_enter(sb->identity, &previous, e);
     if (r < 0)
         return r;
-    int fd = openat(sb->ws->stage_fd, id, flags | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644);
+    int fd = openat(sb->ws->stage_fd, name, flags | O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0644);
     int code = errno;
     tree_identity_leave(previous);
     if (fd < 0)
@@ -146,10 +136,10 @@ static int create(struct sandbox *sb, struct sandbox_upload *u, struct err *e)
     /* Busy until its file is there. */
     u->busy = true;
     if (r == 0)
-        r = enter_table(sb, u, e);
+        r = sandbox_upload_enter(sb, u, e);
     if (r < 0)
         return r;
-    r = open_file(sb, u->state.id, O_CREAT | O_EXCL, &fd, e);
+    r = open_file(sb, u->file, O_CREAT | O_EXCL, &fd, e);
     if (r < 0) {
         (void)pthread_mutex_lock(&sb->lock);
         forget(sb, u);
@@ -180,11 +170,12 @@ int sandbox_upload_create(struct sandbox *sb, uint64_t size, const struct hash *
         if (hash)
             u->state.hash = *hash;
         u->state.used_ns = io_wall_ns();
+        sandbox_upload_name(&u->state, u->file);
         *ret = u->state;
         r = create(sb, u, e);
     }
     if (r < 0 && u)
-        upload_free(u);
+        sandbox_upload_free(u);
     sandbox_exit(sb);
     return r;
 }
@@ -192,15 +183,42 @@ int sandbox_upload_create(struct sandbox *sb, uint64_t size, const struct hash *
 int sandbox_upload_get(
     struct sandbox *sb, const char *id, struct sandbox_upload_state *ret, struct err *e)
 {
+    int r = sandbox_enter(sb, true, e);
+    if (r < 0)
+        return r;
     (void)pthread_mutex_lock(&sb->lock);
     const struct sandbox_upload *u = *find(sb, id);
     if (u)
         *ret = u->state;
     (void)pthread_mutex_unlock(&sb->lock);
+    sandbox_exit(sb);
     return u ? 0 : refuse_unknown(id, e);
 }
 
 /* ---- appending */
+
+/* What was there before the server was started is hashed when it is needed. */
+static int know_content(struct sandbox_upload *u, int fd, struct err *e)
+{
+    if (u->content)
+        return 0;
+    CLEANUP(freep) uint8_t *piece = malloc(PIECE_BYTES);
+    u->content = hash_state_new();
+    if (!u->content || !piece)
+        return err_set(e, ENOMEM, "read a stage");
+    for (uint64_t at = 0; at < u->state.offset;) {
+        uint64_t left = u->state.offset - at;
+        size_t want = left < PIECE_BYTES ? (size_t)left : PIECE_BYTES;
+        ssize_t n = io_pread_full(fd, piece, want, at);
+        if (n < 0 || (size_t)n < want) {
+            hash_state_free(ptr_take(&u->content));
+            return err_set(e, n < 0 ? (int)-n : EIO, "read a stage");
+        }
+        hash_state_add(u->content, piece, want);
+        at += want;
+    }
+    return 0;
+}
 
 /* One piece is there. */
 static int note_piece(struct sandbox *sb, struct sandbox_upload *u, size_t len, struct err *e)
@@ -285,8 +303,10 @@ int sandbox_upload_append(struct sandbox *sb, const char *id, uint64_t offset,
             "stage %s has %" PRIu64 " bytes, not %" PRIu64 ": go on there", u->state.id,
             u->state.offset, offset);
     if (r == 0)
-        r = open_file(sb, u->state.id, 0, &fd, e);
+        r = open_file(sb, u->file, 0, &fd, e);
     sandbox_exit(sb);
+    if (r == 0)
+        r = know_content(u, fd, e);
     if (r == 0)
         r = append(sb, u, fd, source, ctx, e);
     if (u)
@@ -296,10 +316,10 @@ int sandbox_upload_append(struct sandbox *sb, const char *id, uint64_t offset,
 
 /* ---- the end */
 
-static void remove_file(const struct sandbox *sb, const char *id)
+void sandbox_upload_unlink(const struct sandbox *sb, const char *name)
 {
-    if (sb->ws && unlinkat(sb->ws->stage_fd, id, 0) < 0 && errno != ENOENT)
-        log_warn("the stage %s of %s could not be removed: %s", id, sb->id, strerror(errno));
+    if (unlinkat(sb->ws->stage_fd, name, 0) < 0 && errno != ENOENT)
+        log_warn("the stage %s of %s could not be removed: %s", name, sb->id, strerror(errno));
 }
 
 /* One that this thread has seized. */
@@ -308,7 +328,7 @@ static void drop(struct sandbox *sb, struct sandbox_upload *u)
     (void)pthread_mutex_lock(&sb->lock);
     forget(sb, u);
     (void)pthread_mutex_unlock(&sb->lock);
-    upload_free(u);
+    sandbox_upload_free(u);
 }
 
 int sandbox_upload_delete(struct sandbox *sb, const char *id, struct err *e)
@@ -319,7 +339,7 @@ int sandbox_upload_delete(struct sandbox *sb, const char *id, struct err *e)
         return r;
     r = seize(sb, id, &u, e);
     if (r == 0) {
-        remove_file(sb, u->state.id);
+        sandbox_upload_unlink(sb, u->file);
         drop(sb, u);
     }
     sandbox_exit(sb);
@@ -331,45 +351,26 @@ void sandbox_uploads_free(struct sandbox *sb)
     while (sb->uploads) {
         struct sandbox_upload *u = sb->uploads;
         sb->uploads = u->next;
-        remove_file(sb, u->state.id);
-        upload_free(u);
+        sandbox_upload_free(u);
     }
-}
-
-/* A sandbox with one that is too old, and its id; a reference. */
-static struct sandbox *find_old(struct sandboxes *all, uint64_t now_ns, char *ret_id, size_t size)
-{
-    struct sandbox *found = NULL;
-    (void)pthread_mutex_lock(&all->lock);
-    for (struct sandbox *sb = all->table; sb && !found; sb = sb->hh.next) {
-        (void)pthread_mutex_lock(&sb->lock);
-        for (const struct sandbox_upload *u = sb->uploads; u && !found; u = u->next) {
-            if (u->busy || sb->deleting || u->state.used_ns > now_ns ||
-                now_ns - u->state.used_ns < SANDBOX_UPLOAD_AGE_NS)
-                continue;
-            found = sandbox_ref(sb);
-            (void)snprintf(ret_id, size, "%s", u->state.id);
-        }
-        (void)pthread_mutex_unlock(&sb->lock);
-    }
-    (void)pthread_mutex_unlock(&all->lock);
-    return found;
-}
-
-unsigned sandbox_uploads_expire(struct sandboxes *all, uint64_t now_ns)
-{
-    char id[SANDBOX_UPLOAD_ID_BYTES];
-    unsigned count = 0;
-    int r = 0;
-    for (struct sandbox *sb; r == 0 && (sb = find_old(all, now_ns, id, sizeof(id))) != NULL;) {
-        r = sandbox_upload_delete(sb, id, NULL);
-        count += r == 0;
-        sandbox_unref(sb);
-    }
-    return count;
+    sb->upload_count = 0;
 }
 
 /* ---- as the content of a change set */
+
+static int content_hash(
+    const struct sandbox *sb, struct sandbox_upload *u, struct hash *ret, struct err *e)
+{
+    CLEANUP(fd_closep) int fd = -1;
+    int r = 0;
+    if (!u->content) {
+        fd = openat(sb->ws->stage_fd, u->file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+        r = fd < 0 ? err_set(e, errno, "open a stage") : know_content(u, fd, e);
+    }
+    if (r == 0)
+        hash_state_get(u->content, ret);
+    return r;
+}
 
 int sandbox_upload_claim(struct sandbox *sb, struct stage *s, const struct change_op *op,
     struct sandbox_upload **claims, struct staged **ret, struct err *e)
@@ -379,17 +380,18 @@ int sandbox_upload_claim(struct sandbox *sb, struct stage *s, const struct chang
     int r = seize(sb, op->stage, &u, e);
     if (r < 0)
         return r;
-    hash_state_get(u->content, &hash);
     if (u->state.offset < u->state.size)
         r = err_refuse(e, PROTO_OFFSET_MISMATCH,
             "stage %s has %" PRIu64 " of its %" PRIu64 " bytes: send the rest first", u->state.id,
             u->state.offset, u->state.size);
-    else if (op->has_hash && !hash_equal(&hash, &op->hash))
+    else
+        r = content_hash(sb, u, &hash, e);
+    if (r == 0 && op->has_hash && !hash_equal(&hash, &op->hash))
         r = err_refuse(e, PROTO_HASH_MISMATCH,
             "the content of stage %s does not have the hash that was given for '%s'", u->state.id,
             op->path);
-    else
-        r = stage_adopt(s, u->state.id, op->mode, &hash, ret, e);
+    if (r == 0)
+        r = stage_adopt(s, u->file, op->mode, &hash, ret, e);
     if (r < 0) {
         let_go(sb, u, NULL);
         return r;
@@ -407,7 +409,7 @@ void sandbox_uploads_settle(
     while (claims) {
         struct sandbox_upload *u = claims;
         claims = u->next_claim;
-        if (!applied && stage_give_back(s, &u->slot, u->ino, u->state.id) == 0)
+        if (!applied && stage_give_back(s, &u->slot, u->ino, u->file) == 0)
             let_go(sb, u, NULL);
         else
             drop(sb, u);

@@ -10,7 +10,7 @@
  *
  * The bytes lie in the sandbox's staging directory, which no program can reach, and are hashed
  * while they are written. At most 16 per sandbox, together at most what a workspace may hold; one
- * that got nothing for 24 h is removed. They are not there any more after the server was stopped.
+ * that got nothing for 24 h is removed. A stop of the server, orderly or not, leaves what came.
  *
  * Thread-safe. One request at a time writes to an upload; another is refused with PROTO_BUSY.
  */
@@ -58,10 +58,16 @@ int sandbox_upload_get(struct sandbox *sb, const char *id, struct sandbox_upload
 int sandbox_upload_append(struct sandbox *sb, const char *id, uint64_t offset,
     changes_source *source, void *ctx, struct sandbox_upload_state *ret, struct err *e) WARN_UNUSED;
 int sandbox_upload_delete(struct sandbox *sb, const char *id, struct err *e) WARN_UNUSED;
-/* Remove those that got nothing since now_ns - SANDBOX_UPLOAD_AGE_NS. How many. */
+/* Remove those that got nothing since now_ns - SANDBOX_UPLOAD_AGE_NS, also of sandboxes that nobody
+ * used since the start. How many. */
 unsigned sandbox_uploads_expire(struct sandboxes *all, uint64_t now_ns);
 
-/* ---- for sandbox_apply.c and sandbox.c */
+/* ---- for sandbox_apply.c, sandbox_life.c and sandbox.c */
+
+/* Under turn, with the workspace open: find those from before the start. */
+int sandbox_uploads_load(struct sandbox *sb, struct err *e) WARN_UNUSED;
+/* Is this name in a staging directory one of an upload? */
+bool sandbox_upload_is_file(const char *name);
 
 /* Move the upload that op names into a slot, as the content of op, and put it onto *claims. The
  * caller carries the sandbox's identity. Refusals: PROTO_OFFSET_MISMATCH while bytes are missing,
@@ -72,7 +78,7 @@ int sandbox_upload_claim(struct sandbox *sb, struct stage *s, const struct chang
  * stage_release. */
 void sandbox_uploads_settle(
     struct sandbox *sb, struct stage *s, struct sandbox_upload *claims, bool applied);
-/* Removes their files. */
+/* The table; their files stay. */
 void sandbox_uploads_free(struct sandbox *sb);
 
 #endif

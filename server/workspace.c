@@ -269,7 +269,7 @@ int workspace_destroy(const struct workspaces *all, const char *id, struct err *
     return 0;
 }
 
-int workspace_clear_staging(struct workspace *ws, struct err *e)
+int workspace_clear_staging(struct workspace *ws, bool (*keep)(const char *name), struct err *e)
 {
     CLEANUP(fd_closep) int fd = openat(ws->stage_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     CLEANUP(dir_closep) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -281,11 +281,23 @@ int workspace_clear_staging(struct workspace *ws, struct err *e)
     while ((d = readdir(dir)) != NULL) {
         if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0)
             continue;
+        if (keep && keep(d->d_name))
+            continue;
         int r = tree_remove_at(ws->stage_fd, d->d_name, e);
         if (r < 0)
             return err_wrap(e, "clear the staging directory");
     }
     return 0;
+}
+
+bool workspace_has_staged(const struct workspaces *all, const char *id)
+{
+    CLEANUP(freep) char *path = path_join(all->staging, id);
+    CLEANUP(dir_closep) DIR *dir = path ? opendir(path) : NULL;
+    const struct dirent *d = NULL;
+    while (dir && (d = readdir(dir)) != NULL && d->d_name[0] == '.')
+        ;
+    return d != NULL;
 }
 
 void workspace_unlock(struct workspace *ws)

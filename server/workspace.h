@@ -73,8 +73,11 @@ int workspace_open(const struct workspaces *all, const char *id, struct tree_ide
 void workspace_free(struct workspace *ws);
 /* Remove all folders of id. Missing is success. Called without identity. */
 int workspace_destroy(const struct workspaces *all, const char *id, struct err *e) WARN_UNUSED;
-/* Remove everything in staging. */
-int workspace_clear_staging(struct workspace *ws, struct err *e) WARN_UNUSED;
+/* Remove everything in staging but names that `keep` (may be NULL) says yes to. */
+int workspace_clear_staging(
+    struct workspace *ws, bool (*keep)(const char *name), struct err *e) WARN_UNUSED;
+/* Does anything lie in the staging directory of a sandbox, which need not be open? */
+bool workspace_has_staged(const struct workspaces *all, const char *id);
 /* Give the workspace's folder and the cache's the mode 0700 back: a program owns both and may have
  * locked everybody out, or let other users of the machine in. Called with the sandbox's identity.
  */

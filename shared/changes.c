@@ -7,7 +7,7 @@
 #include "shared/banned.h"
 
 static const struct wire_kind kinds[CHANGE_KIND_END] = {
-    [CHANGE_PUT] = {"put", WIRE_HAS_MODE | WIRE_HAS_RESULT, WIRE_FLAG_KEEP},
+    [CHANGE_PUT] = {"put", WIRE_HAS_MODE | WIRE_HAS_RESULT, WIRE_FLAG_KEEP | WIRE_FLAG_STAGED},
     [CHANGE_PATCH] = {"patch", WIRE_HAS_MODE | WIRE_HAS_RESULT | WIRE_HAS_DELTA,
         WIRE_FLAG_OPEN | WIRE_FLAG_KEEP},
     [CHANGE_EDIT] = {"edit", WIRE_HAS_TEXTS, 0},
@@ -36,6 +36,20 @@ uint64_t wire_content_len(const struct change_op *op)
     return op->kind == CHANGE_EDIT ? (uint64_t)op->old_len + op->new_len : op->content_len;
 }
 
+/* Visible ASCII only: these names go into logs, JSON and database rows. The array is bounded, and
+ * a value without its NUL is a fault. */
+static bool is_name(const char *text, size_t max)
+{
+    size_t len = strnlen(text, max + 1);
+
+    if (len > max)
+        return false;
+    for (size_t i = 0; i < len; i++)
+        if (text[i] < 0x21 || text[i] > 0x7e)
+            return false;
+    return true;
+}
+
 /* The faults of a kind with a resulting file. */
 static const char *result_fault(const struct change_op *op, enum proto_error *ret_code)
 {
@@ -46,7 +60,7 @@ static const char *result_fault(const struct change_op *op, enum proto_error *re
     if (op->has_hash == op->open)
         return op->open ? "names the hash and the length that follow its content"
                         : "lacks the hash of its result";
-    if (op->kind == CHANGE_PUT && op->content_len != op->size)
+    if (op->kind == CHANGE_PUT && op->content_len != (op->stage ? 0 : op->size))
         return "has content of another length than its size";
     if (op->kind == CHANGE_PATCH && op->base_kind != CHANGE_BASE_HASH)
         return "is a delta and does not name the hash of its base";
@@ -63,8 +77,10 @@ const char *wire_op_fault(const struct change_op *op, enum proto_error *ret_code
     if ((unsigned)op->base_kind >= CHANGE_BASE_END)
         return "has an unknown kind of base";
     if ((op->recursive && !(k->flags & WIRE_FLAG_RECURSIVE)) ||
-        (op->open && !(k->flags & WIRE_FLAG_OPEN)))
+        (op->open && !(k->flags & WIRE_FLAG_OPEN)) || (op->stage && !(k->flags & WIRE_FLAG_STAGED)))
         return "has a flag that its kind does not have";
+    if (op->stage && (!op->stage[0] || !is_name(op->stage, CHANGES_STAGE_MAX)))
+        return "names a stage by what is no id";
     if (op->keep && (!(k->flags & WIRE_FLAG_KEEP) || op->base_kind != CHANGE_BASE_HASH))
         return "keeps what it displaces and does not name its hash";
     if ((k->fields & WIRE_HAS_MODE) ? op->mode > 0777 : op->mode != 0)
@@ -75,20 +91,6 @@ const char *wire_op_fault(const struct change_op *op, enum proto_error *ret_code
     if (k->fields & WIRE_HAS_RESULT)
         return result_fault(op, ret_code);
     return NULL;
-}
-
-/* Visible ASCII only: these names go into logs, JSON and database rows. The array is bounded, and
- * a value without its NUL is a fault. */
-static bool is_name(const char *text, size_t max)
-{
-    size_t len = strnlen(text, max + 1);
-
-    if (len > max)
-        return false;
-    for (size_t i = 0; i < len; i++)
-        if (text[i] < 0x21 || text[i] > 0x7e)
-            return false;
-    return true;
 }
 
 const char *wire_begin_fault(const struct changes_begin *begin)

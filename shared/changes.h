@@ -27,6 +27,7 @@
 
 #define CHANGES_CLIENT_MAX 96          /* bytes of a client's name */
 #define CHANGES_OPS_MAX 200000         /* operations in one set */
+#define CHANGES_STAGE_MAX 63           /* bytes of a stage's id */
 #define CHANGES_DATA_MAX (256 * 1024)  /* bytes in one DATA frame */
 #define CHANGES_EDIT_MAX (1024 * 1024) /* bytes of `old` and of `new` in an EDIT */
 #define CHANGES_FILE_MAX (UINT64_C(16) << 30)
@@ -72,11 +73,11 @@ struct change_op {
                          CHANGE_LEN_UNKNOWN; the last HASH_BYTES of the content are the result's hash */
     bool keep; /* PUT PATCH SYMLINK DELETE: what was there is kept: the sender never had it. Base kind
                   HASH only */
-    uint64_t content_len; /* bytes that follow: PUT: size; PATCH: of the delta; else 0.
+    uint64_t content_len; /* bytes that follow: PUT: size, 0 with a stage; PATCH: of the delta; else 0.
                              CHANGE_LEN_UNKNOWN for a PUT whose source ends by itself (uploads) */
     const uint8_t *old_text, *new_text; /* EDIT */
     size_t old_len, new_len;
-    const char *stage; /* PUT in JSON: the upload that is its content. Not on the framed wire */
+    const char *stage; /* PUT: the upload that is its content; else NULL */
 };
 #define CHANGE_LEN_UNKNOWN UINT64_MAX
 

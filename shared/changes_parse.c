@@ -99,7 +99,7 @@ static void get_hash(struct cursor *c, struct hash *ret)
 
 /* Everything behind the path, as the kind's row says. */
 static int parse_fields(
-    struct cursor *c, unsigned fields, char *to, struct change_op *op, struct err *e)
+    struct cursor *c, unsigned fields, struct wire_paths *paths, struct change_op *op, struct err *e)
 {
     if (fields & WIRE_HAS_MODE)
         op->mode = cursor_u16(c);
@@ -108,9 +108,11 @@ static int parse_fields(
         get_hash(c, &op->hash);
         op->has_hash = true;
     }
+    if (op->stage)
+        get_name(c, paths->stage, CHANGES_STAGE_MAX);
     if (fields & WIRE_HAS_DELTA)
         op->content_len = cursor_u64(c);
-    else if (op->kind == CHANGE_PUT)
+    else if (op->kind == CHANGE_PUT && !op->stage)
         op->content_len = op->size;
     if (fields & WIRE_HAS_TEXTS) {
         op->old_len = cursor_u32(c);
@@ -118,8 +120,8 @@ static int parse_fields(
     }
     if (!(fields & (WIRE_HAS_TO | WIRE_HAS_TARGET)))
         return 0;
-    op->to = to;
-    return get_path(c, fields & WIRE_HAS_TARGET, to, e);
+    op->to = paths->to;
+    return get_path(c, fields & WIRE_HAS_TARGET, paths->to, e);
 }
 
 int wire_parse_op(const uint8_t *payload, size_t len, struct wire_paths *paths,
@@ -141,13 +143,15 @@ int wire_parse_op(const uint8_t *payload, size_t len, struct wire_paths *paths,
     ret->recursive = flags & WIRE_FLAG_RECURSIVE;
     ret->open = flags & WIRE_FLAG_OPEN;
     ret->keep = flags & WIRE_FLAG_KEEP;
+    paths->stage[0] = '\0';
+    ret->stage = flags & WIRE_FLAG_STAGED ? paths->stage : NULL;
     ret->base_kind = (enum change_base)base_kind;
     if (base_kind == CHANGE_BASE_HASH)
         get_hash(&c, &ret->base);
     ret->path = paths->path;
     int n = get_path(&c, false, paths->path, e);
     if (n == 0)
-        n = parse_fields(&c, k->fields, paths->to, ret, e);
+        n = parse_fields(&c, k->fields, paths, ret, e);
     if (n < 0)
         return n;
     if (c.bad || c.left > 0)

@@ -18,6 +18,7 @@
 #define WIRE_FLAG_OPEN 0x02u
 #define WIRE_OPEN_MAX (CHANGES_FILE_MAX + HASH_BYTES) /* content of an open operation */
 #define WIRE_FLAG_KEEP 0x04u
+#define WIRE_FLAG_STAGED 0x08u /* u8 length and a stage's id after the fields; no content */
 #define WIRE_EPOCH_MAX (sizeof(((struct changes_begin *)0)->epoch) - 1)
 
 enum wire_frame { WIRE_BEGIN = 1, WIRE_OP, WIRE_DATA, WIRE_END };
@@ -53,10 +54,11 @@ const char *wire_begin_fault(const struct changes_begin *begin);
 struct wire_paths {
     char path[PATH_BYTES_MAX + 1];
     char to[PATH_BYTES_MAX + 1];
+    char stage[CHANGES_STAGE_MAX + 1];
 };
 
-/* One payload, as a whole, into values that were checked. Of an operation path and to point into
- * *paths; the texts of an EDIT follow in DATA frames. A refusal's message is the end of a sentence
+/* One payload, as a whole, into values that were checked. Of an operation path, to and stage point
+ * into *paths; the texts of an EDIT follow in DATA frames. A refusal's message is the end of a sentence
  * that the reader begins ("operation 3 "). */
 int wire_parse_begin(
     const uint8_t *payload, size_t len, struct changes_begin *ret, struct err *e) WARN_UNUSED;

@@ -132,7 +132,8 @@ static int encode_op(const struct change_op *op, struct buf *p)
     TRY(r, buf_add_u8(p, (uint8_t)op->kind));
     TRY(r, buf_add_u8(p, (uint8_t)((op->recursive ? WIRE_FLAG_RECURSIVE : 0) |
                                    (op->open ? WIRE_FLAG_OPEN : 0) |
-                                   (op->keep ? WIRE_FLAG_KEEP : 0))));
+                                   (op->keep ? WIRE_FLAG_KEEP : 0) |
+                                   (op->stage ? WIRE_FLAG_STAGED : 0))));
     TRY(r, buf_add_u8(p, (uint8_t)op->base_kind));
     if (op->base_kind == CHANGE_BASE_HASH)
         TRY(r, buf_add(p, op->base.b, HASH_BYTES));
@@ -143,6 +144,8 @@ static int encode_op(const struct change_op *op, struct buf *p)
         TRY(r, buf_add_u64(p, op->size));
         TRY(r, buf_add(p, op->open ? none.b : op->hash.b, HASH_BYTES));
     }
+    if (op->stage)
+        TRY(r, add_text(p, op->stage, false));
     if (fields & WIRE_HAS_DELTA)
         TRY(r, buf_add_u64(p, op->open ? 0 : op->content_len));
     if (fields & WIRE_HAS_TEXTS) {

@@ -261,9 +261,9 @@ call PUT "$S/files/empty" --data-binary ''
 call GET "$S/signature?path=empty"
 same 'of an empty file' '200 12' "$status $(stat -c %s "$TMP/body")"
 
-# ---- 9. Followers do not hold the end up, and stages do not outlive it
-call POST "$S/stages" -d '{"size":4}'
-STAGE=$(field id)
+# ---- 9. Followers do not hold the end up, and stages outlive it, and a crash
+new_stage '{"size":9}'
+patch "$STAGE" 0 --data-binary one
 follow last
 check 'somebody follows' wait_until 10 has last start
 begin=$SECONDS
@@ -272,5 +272,15 @@ below 'the server stops at once' 8 $((SECONDS - begin))
 check 'and ends the stream' ended "$FOLLOWER"
 start_server
 call GET "$S/stages/$STAGE"
-expect 'a stage does not outlive the server' 404 stage_not_found
+same 'a stage outlives a stop of the server' '200 3' "$status $(field offset)"
+patch "$STAGE" 3 --data-binary two
+kill_server
+start_server
+patch "$STAGE" 6 --data-binary six
+same 'and a crash' '200 9' "$status $(field offset)"
+apply "{\"ops\":[{\"op\":\"put\",\"path\":\"kept\",\"stage\":\"$STAGE\",\"hash\":\"$(printf onetwosix >"$TMP/kept" && call PUT "$S/files/same" --data-binary @"$TMP/kept" && hash_of "$SB" same)\"}]}"
+expect 'with all that came' 200
+same 'in order' onetwosix "$(cat "$W/kept")"
+new_stage '{"size":9}'
+call DELETE "$S/stages/$STAGE"
 finish

@@ -147,7 +147,8 @@ server_cgroups() {
     done < <(find "$DATA" -maxdepth 2 -name lock 2>/dev/null)
 }
 
-staging_leftovers() { find "$DATA"/staging "$DATA"/workspaces/.silt/staging -mindepth 2 2>/dev/null; }
+# Uploads that go on after a restart are none.
+staging_leftovers() { find "$DATA"/staging "$DATA"/workspaces/.silt/staging -mindepth 2 ! -name 'st_*' 2>/dev/null; }
 
 # Containers of this server that exist now, those of runs and those that wait for one: a mount namespace
 # for each.

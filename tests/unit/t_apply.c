@@ -335,7 +335,7 @@ static void test_roll_forward(void **state)
         blob.data[0] ^= 1;
         assert_int_equal(apply_roll_forward(b->ws, blob.data, blob.len - 3, &e), -EBADMSG);
         buf_release(&blob);
-        assert_int_equal(workspace_clear_staging(b->ws, &e), 0);
+        assert_int_equal(workspace_clear_staging(b->ws, NULL, &e), 0);
         release(&stage, &steps);
         (void)teardown((void **)&b);
     }

@@ -35,6 +35,7 @@ struct sample {
     size_t delta_len;
     const char *old_text, *new_text;
     bool recursive, keep;
+    const char *stage;
 };
 
 static struct change_op op_of(const struct sample *s)
@@ -45,7 +46,8 @@ static struct change_op op_of(const struct sample *s)
         .base_kind = s->base,
         .mode = s->mode,
         .recursive = s->recursive,
-        .keep = s->keep};
+        .keep = s->keep,
+        .stage = s->stage};
 
     if (s->base_of)
         hash_buf(s->base_of, strlen(s->base_of), &op.base);
@@ -54,7 +56,7 @@ static struct change_op op_of(const struct sample *s)
         hash_buf(s->result, op.size, &op.hash);
         op.has_hash = true;
     }
-    if (s->kind == CHANGE_PUT)
+    if (s->kind == CHANGE_PUT && !s->stage)
         op.content_len = op.size;
     if (s->delta)
         op.content_len = s->delta_len;
@@ -141,6 +143,8 @@ static void list_op(struct buf *b, const struct change_op *op)
     }
     if (op->to)
         assert_int_equal(buf_addf(b, " to=%s", op->to), 0);
+    if (op->stage)
+        assert_int_equal(buf_addf(b, " stage=%s", op->stage), 0);
 }
 
 /* Everything the reader says, as the listing of the golden files; content in reads of `piece`
@@ -222,6 +226,12 @@ static const struct sample symlink_ = {
 static const struct sample chmod_ = {.kind = CHANGE_CHMOD, .path = "run.sh", .mode = 0755};
 static const struct sample delete = {
     .kind = CHANGE_DELETE, .path = "build", .base = CHANGE_BASE_DIR, .recursive = true};
+static const struct sample staged = {.kind = CHANGE_PUT,
+    .path = "model.bin",
+    .base = CHANGE_BASE_ABSENT,
+    .mode = 0644,
+    .result = "weights\n",
+    .stage = "st_n7ig4r72obuybe5khe5xihwggg"};
 static const struct sample put_empty = {.kind = CHANGE_PUT,
     .path = "empty",
     .base = CHANGE_BASE_HASH,
@@ -254,6 +264,7 @@ static const struct golden {
     ONE("symlink", symlink_),
     ONE("chmod", chmod_),
     ONE("delete", delete),
+    ONE("staged", staged),
     {"combined", {CLIENT, 300, 258, 41, "ep_2x"},
         (const struct sample *const[]){&mkdir_, &put, &patch, &edit, &move, &copy, &symlink_,
             &chmod_, &delete, &put_empty, &edit_away},

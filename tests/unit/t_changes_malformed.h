@@ -80,6 +80,12 @@ static const struct malformed malformed[] = {
     {BAD("flags 0x04"), {BEGIN, OP("\6\4\0" A "\1\xff")}}, /* keep, of a kind that displaces nothing */
     {BAD("flags 0x08"), {BEGIN, OP("\x09\10\0" A)}},
     {BAD("flags 0x01"), {BEGIN, OP("\6\1\0" A "\1\xff")}}, /* the flag of another kind */
+    {BAD("a stage by what is no id"), {BEGIN, OP("\1\10\0" A "\0\0" "\0\0\0\0\0\0\0\3" H "\0")}},
+    {BAD("a stage by what is no id"), {BEGIN, OP("\1\10\0" A "\0\0" "\0\0\0\0\0\0\0\3" H "\2x\n")}},
+    {BAD("is shorter"), {BEGIN, OP("\1\10\0" A "\0\0" "\0\0\0\0\0\0\0\3" H "\100" X40 "xxxxxxxxxxxxxxxxxxxxxxxx")}}, /* 64 bytes */
+    {BAD("is shorter"), {BEGIN, OP("\1\10\0" A "\0\0" "\0\0\0\0\0\0\0\3" H)}},
+    {BAD("is longer"), {BEGIN, OP("\1\0\0" A "\0\0" "\0\0\0\0\0\0\0\3" H "\4st_x"), DATA("abc")}},
+    {BAD("where OP or END must"), {BEGIN, OP("\1\10\0" A "\0\0" "\0\0\0\0\0\0\0\3" H "\4st_x"), DATA("abc")}},
     {BAD("base kind 4"), {BEGIN, OP("\x09\0\4" A)}},
     {BAD("kind 0"), {BEGIN, OP("")}},
     {BAD("shorter than its fields"), {BEGIN, OP("\x09\0\0" "\0\2" "a")}},

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Resumable uploads in a sandbox: cut off, too old, given back, gone with the server. */
+/* Resumable uploads in a sandbox: cut off, too old, given back, there after a restart. */
 #include "tests/unit/sandbox_fixture.h"
 
 #include <stdlib.h>
@@ -172,22 +172,112 @@ static void test_deleted_meanwhile(void **state)
     assert_int_equal(events_next(sandbox_events(f->sb), &after, &event, 0), EVENTS_END);
 }
 
-static void test_stop(void **state)
+/* Close the server's sandboxes and open them again. */
+static void restart(struct fixture *f)
+{
+    struct err e = ERR_INIT;
+    char id[SANDBOX_ID_BYTES];
+    (void)snprintf(id, sizeof(id), "%s", sandbox_id(f->sb));
+    fixture_close(f);
+    fixture_open(f);
+    assert_int_equal(sandbox_get(f->all, id, &f->sb, &e), 0);
+}
+
+static void make_staged(const struct fixture *f, const char *name, const char *text)
+{
+    char path[512];
+    (void)snprintf(path, sizeof(path), "%s/staging/%s/%s", f->data, sandbox_id(f->sb), name);
+    FILE *file = fopen(path, "we");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void test_restart(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_upload_state up, plain, now;
+    enum proto_error code;
+    struct err e = ERR_INIT;
+    struct hash hash;
+    hash_buf("abcde", 5, &hash);
+    assert_int_equal(sandbox_upload_create(f->sb, 5, &hash, &up, &e), 0);
+    assert_int_equal(sandbox_upload_create(f->sb, 9, NULL, &plain, &e), 0);
+    assert_int_equal(
+        send(f, up.id, 0, (struct source){.text = "abc", .step = 5, .end = -EPIPE}, &now, &code),
+        -EPIPE);
+    restart(f);
+    assert_int_equal(sandbox_upload_get(f->sb, plain.id, &now, &e), 0);
+    assert_true(now.size == 9 && now.offset == 0 && !now.has_hash);
+    assert_int_equal(sandbox_upload_get(f->sb, up.id, &now, &e), 0);
+    assert_true(now.size == 5 && now.offset == 3 && now.has_hash && hash_equal(&now.hash, &hash));
+    /* What came before counts for the hash. */
+    assert_int_equal(send(f, up.id, 3, (struct source){.text = "de", .step = 1}, &now, &code), 0);
+    assert_int_equal(now.offset, 5);
+    restart(f);
+    assert_int_equal(sandbox_upload_delete(f->sb, up.id, &e), 0);
+    assert_int_equal(count_staged(f), 1);
+}
+
+static void test_restart_wrong_content(void **state)
 {
     struct fixture *f = *state;
     struct sandbox_upload_state up, now;
     enum proto_error code;
     struct err e = ERR_INIT;
-    char id[SANDBOX_ID_BYTES];
-    (void)snprintf(id, sizeof(id), "%s", sandbox_id(f->sb));
-    assert_int_equal(sandbox_upload_create(f->sb, 5, NULL, &up, &e), 0);
+    struct hash hash;
+    hash_buf("abcde", 5, &hash);
+    assert_int_equal(sandbox_upload_create(f->sb, 5, &hash, &up, &e), 0);
     assert_int_equal(
-        send(f, up.id, 0, (struct source){.text = "abcde", .step = 5}, &now, &code), 0);
-    fixture_close(f);
-    fixture_open(f);
-    assert_int_equal(sandbox_get(f->all, id, &f->sb, &e), 0);
+        send(f, up.id, 0, (struct source){.text = "xbc", .step = 5, .end = -EPIPE}, &now, &code),
+        -EPIPE);
+    restart(f);
+    assert_int_equal(
+        send(f, up.id, 3, (struct source){.text = "de", .step = 1}, &now, &code), -EPROTO);
+    assert_int_equal(code, PROTO_HASH_MISMATCH);
+    assert_int_equal(now.offset, 0);
+}
+
+/* A directory that a crash or somebody else left: only whole names are uploads, within the bounds. */
+static void test_what_is_found(void **state)
+{
+    static const char id[] = "st_n7ig4r72obuybe5khe5xihwggg";
+    struct fixture *f = *state;
+    struct sandbox_upload_state now;
+    struct err e = ERR_INIT;
+    char name[64];
+    assert_int_equal(sandbox_upload_create(f->sb, 1, NULL, &now, &e), 0);
+    make_staged(f, "st_n7ig4r72obuybe5khe5xihwggg.3.", "more than three");
+    for (int i = 0; i < SANDBOX_UPLOADS_MAX + 3; i++) {
+        (void)snprintf(name, sizeof(name), "st_n7ig4r72obuybe5khe5xihwgg%c.3.", 'a' + i);
+        if (name[28] != 'g')
+            make_staged(f, name, "abc");
+    }
+    restart(f);
+    assert_int_equal(sandbox_upload_get(f->sb, id, &now, &e), -EPROTO);
+    assert_int_equal(count_staged(f), SANDBOX_UPLOADS_MAX);
+    static const char *const none[] = {"st_x.3.", "st_n7ig4r72obuybe5khe5xihwggg.03.",
+        "st_n7ig4r72obuybe5khe5xihwggg.3", "st_n7ig4r72obuybe5khe5xihwggg.-3.",
+        "st_n7ig4r72obuybe5khe5xihwggg.3.xxh3-128:00", "1.2", "st_n7ig4r72obuybe5khe5xihwggg..",
+        "st_n7ig4r72obuybe5khe5xihwggg.99999999999999999999."};
+    for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++)
+        assert_false(sandbox_upload_is_file(none[i]));
+    assert_true(sandbox_upload_is_file("st_n7ig4r72obuybe5khe5xihwggg.0."));
+}
+
+/* One that nobody asks for after a restart goes all the same. */
+static void test_age_after_restart(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_upload_state up;
+    struct err e = ERR_INIT;
+    assert_int_equal(sandbox_upload_create(f->sb, 9, NULL, &up, &e), 0);
+    restart(f);
+    assert_int_equal(sandbox_uploads_expire(f->all, up.used_ns), 0);
+    assert_int_equal(count_staged(f), 1);
+    assert_int_equal(
+        sandbox_uploads_expire(f->all, up.used_ns + SANDBOX_UPLOAD_AGE_NS + 1000000000), 1);
     assert_int_equal(count_staged(f), 0);
-    assert_int_equal(sandbox_upload_get(f->sb, up.id, &now, &e), -EPROTO);
 }
 
 int main(void)
@@ -198,7 +288,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_age, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bounds, setup, teardown),
         cmocka_unit_test_setup_teardown(test_deleted_meanwhile, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_stop, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_restart, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_restart_wrong_content, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_is_found, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_age_after_restart, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
