@@ -280,7 +280,7 @@ patch "$STAGE" 6 --data-binary six
 same 'and a crash' '200 9' "$status $(field offset)"
 apply "{\"ops\":[{\"op\":\"put\",\"path\":\"kept\",\"stage\":\"$STAGE\",\"hash\":\"$(printf onetwosix >"$TMP/kept" && call PUT "$S/files/same" --data-binary @"$TMP/kept" && hash_of "$SB" same)\"}]}"
 expect 'with all that came' 200
-same 'in order' onetwosix "$(cat "$W/kept")"
+same "in order" onetwosix "$(rest GET "$S/files/kept")"
 new_stage '{"size":9}'
 call DELETE "$S/stages/$STAGE"
 finish
