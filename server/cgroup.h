@@ -15,7 +15,7 @@
 #include "shared/cleanup.h"
 #include "shared/err.h"
 
-#define CGROUP_NAME_BYTES 128 /* "/silt-1a2b3c4d/<id>" */
+#define CGROUP_NAME_BYTES 256 /* "/silt-1a2b3c4d/<id>" */
 
 enum cgroup_version { CGROUP_NONE, CGROUP_V1, CGROUP_V2 };
 

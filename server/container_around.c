@@ -42,7 +42,7 @@ int around_make_cgroup(const struct oci_engine *g, const char *cgroup,
         .memory_bytes = limits->memory_bytes > 0 ? limits->memory_bytes + OWN_MEMORY_BYTES : 0,
         .tasks = limits->pids > 0 ? (uint64_t)limits->pids * TASKS_PER_TASK + OWN_TASKS : 0,
     };
-    return cgroup_make(&g->cgroups, cgroup, &all, join, e);
+    return cgroup_make(&g->base.cgroups, cgroup, &all, join, e);
 }
 
 static int write_program(
@@ -87,9 +87,10 @@ static int check_size(const struct container_process *process, struct err *e)
 
 static const char *const no_env[] = {NULL};
 
-int around_start(const struct oci_engine *g, const char *id, int sock,
-    const struct container_process *process, struct err *e)
+int around_start(struct container *c, const struct container_process *process, struct err *e)
 {
+    const struct oci_engine *g = (const struct oci_engine *)c->engine;
+    const char *id = c->id;
     char state[128], bundle[128], log[160];
     (void)snprintf(bundle, sizeof bundle, PLACE_BUNDLES "/%s", id);
     (void)snprintf(state, sizeof state, PLACE_BUNDLES "/%s/state", id);
@@ -110,25 +111,26 @@ int around_start(const struct oci_engine *g, const char *id, int sock,
         .stdin_fd = process->stdin_fd,
         .stdout_fd = process->stdout_fd,
         .stderr_fd = process->stderr_fd};
-    return order_send_job(sock, INIT_RUN, &runtime, e);
+    return order_send_job(c->sock, INIT_RUN, &runtime, e);
 }
 
-int around_signal(const struct oci_engine *g, const char *id, int sock, int sig)
+int around_signal(struct container *c, int sig)
 {
+    const struct oci_engine *g = (const struct oci_engine *)c->engine;
     char state[128], number[16];
     CLEANUP(fd_closep) int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0)
         return -errno;
-    (void)snprintf(state, sizeof state, PLACE_BUNDLES "/%s/state", id);
+    (void)snprintf(state, sizeof state, PLACE_BUNDLES "/%s/state", c->id);
     (void)snprintf(number, sizeof number, "%d", sig);
-    const char *const argv[] = {g->runtime_path, "--root", state, "kill", id, number, NULL};
+    const char *const argv[] = {g->runtime_path, "--root", state, "kill", c->id, number, NULL};
     const struct container_process kill = {.argv = argv,
         .env = no_env,
         .cwd = "/",
         .stdin_fd = null,
         .stdout_fd = null,
         .stderr_fd = null};
-    return order_send_job(sock, INIT_ASIDE, &kill, NULL);
+    return order_send_job(c->sock, INIT_ASIDE, &kill, NULL);
 }
 
 /* What follows the last `key` in text, or NULL. */
@@ -168,14 +170,15 @@ static void tell_failure(const char *id, const char *sentence)
     log_warn("container %s: the runtime says: %s", id, line);
 }
 
-void around_verdict(const struct oci_engine *g, const char *id, struct container_exit *ret)
+void around_verdict(struct container *c, struct container_exit *ret)
 {
+    const struct oci_engine *g = (const struct oci_engine *)c->engine;
     char path[128], digits[16];
     CLEANUP(buf_release) struct buf b;
     uint64_t status = 0;
     ret->lost = true;
     buf_init(&b, LOG_BYTES_MAX);
-    (void)snprintf(path, sizeof path, "bundles/%s/run.log", id);
+    (void)snprintf(path, sizeof path, "bundles/%s/run.log", c->id);
     CLEANUP(fd_closep) int fd = openat(g->place.dir, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 || io_read_rest(fd, &b) < 0)
         return;
@@ -199,6 +202,6 @@ void around_verdict(const struct oci_engine *g, const char *id, struct container
         ret->lost = ret->exec_errno == 0;
         ret->started = ret->lost;
         if (ret->lost)
-            tell_failure(id, failure);
+            tell_failure(c->id, failure);
     }
 }

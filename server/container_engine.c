@@ -129,9 +129,9 @@ static int read_version(struct oci_engine *g, struct err *e)
 static void read_abilities(struct oci_engine *g)
 {
     struct container_abilities *a = &g->base.abilities;
-    a->cgroups = cgroup_version_name(g->cgroups.version);
-    a->limit_memory = g->cgroups.memory;
-    a->limit_pids = g->cgroups.pids;
+    a->cgroups = cgroup_version_name(g->base.cgroups.version);
+    a->limit_memory = g->base.cgroups.memory;
+    a->limit_pids = g->base.cgroups.pids;
     a->limit_cpu = true; /* by cpuset, else by affinity */
     a->warm = a->terminal = !g->kind->around;
     if (!a->root)
@@ -172,16 +172,19 @@ static int set_up(struct oci_engine *g, const struct container_config *config, s
         return err_set(e, errno, "read the CPUs");
     g->base.abilities.root = geteuid() == 0;
     if (g->base.abilities.root)
-        cgroup_probe(&g->cgroups);
+        cgroup_probe(&g->base.cgroups);
     g->oom_score_adj = read_oom_score_adj();
     choose_paths(g);
-    bool hybrid = g->cgroups.version == CGROUP_V1 && access("/sys/fs/cgroup/unified", F_OK) == 0;
+    bool hybrid =
+        g->base.cgroups.version == CGROUP_V1 && access("/sys/fs/cgroup/unified", F_OK) == 0;
     if ((r = find_runtime(config->runtime, &g->runtime_path, e)) < 0 ||
         (r = seal_runtime(g->runtime_path, &g->runtime_fd, e)) < 0 ||
         (r = place_make(config, g->base.abilities.root, hybrid, (unsigned)CPU_COUNT(&g->allowed),
              &g->place, e)) < 0 ||
         (r = place_refresh(&g->place, g->copies, e)) < 0 || (r = read_version(g, e)) < 0)
         return r;
+    if (g->kind->around)
+        g->base.driver = &container_around_driver;
     read_abilities(g);
     return 0;
 }
@@ -212,14 +215,14 @@ int oci_engine_reap(struct container_engine *engine, struct err *e)
     /* Bundles and the runtime's state lay in the dead server's own mount namespace and went with
      * it. Containers end by themselves when their socket closes; whatever did not is found by its
      * cgroup. */
-    return (int)cgroup_reap(&g->cgroups, g->cgroup_parent);
+    return (int)cgroup_reap(&g->base.cgroups, g->cgroup_parent);
 }
 
 void oci_engine_free(struct container_engine *engine)
 {
     struct oci_engine *g = (struct oci_engine *)engine;
     if (g->cgroup_parent[0])
-        (void)cgroup_reap(&g->cgroups, g->cgroup_parent);
+        (void)cgroup_reap(&g->base.cgroups, g->cgroup_parent);
     place_release(&g->place);
     fd_closep(&g->runtime_fd);
     fd_closep(&g->base.lock_fd);

@@ -2,24 +2,20 @@
 /*
  * What the parts of the engine for OCI runtimes share; nobody else includes it.
  *
- *     container_oci.c     one container's life
+ *     container_oci.c     making and removing one container
  *     container_engine.c  what all containers have in common, what this machine can enforce, images
  *     container_place.c   the private mount namespace in which the runtime starts, the made-up root
  *     container_spawn.c   starting the runtime's program there
  *     container_spec.c    from a container_spec to a bundle
- *     container_order.c   orders to silt-init, and its reports
  *     container_around.c  what is different with a runtime that silt-init stands around, not in
  */
 #ifndef SERVER_CONTAINER_INTERNAL_H
 #define SERVER_CONTAINER_INTERNAL_H
 
-#include <pthread.h>
 #include <sched.h>
 #include <time.h>
 
-#include "server/cgroup.h"
 #include "server/container_driver.h"
-#include "server/init.h"
 
 /*
  * Where our tmpfs lies in the private mount namespace. It must be a directory that exists on every
@@ -70,7 +66,6 @@ struct oci_engine {
     int runtime_fd; /* a sealed copy of the runtime, or -1: execute runtime_path */
     char *image_dir;
     struct place place;
-    struct cgroup_host cgroups;
     char cgroup_parent[32];
     uint64_t files_hard; /* hard limit of descriptors */
     int oom_score_adj;
@@ -81,8 +76,9 @@ struct oci_engine {
     unsigned next_cpu; /* containers with fewer CPUs take turns on them */
 };
 
-/* The table in container_oci.c, and what of it container_engine.c does. */
-extern const struct container_driver container_oci_driver;
+/* The tables in container_oci.c (silt-init in the container; around the runtime), and what of it
+ * container_engine.c does. */
+extern const struct container_driver container_oci_driver, container_around_driver;
 int oci_engine_reap(struct container_engine *engine, struct err *e) WARN_UNUSED;
 void oci_engine_free(struct container_engine *engine);
 bool oci_engine_has_program(
@@ -140,24 +136,13 @@ bool spec_image_is_host(const char *image);
  * descriptors are in join. */
 int around_make_cgroup(const struct oci_engine *g, const char *cgroup,
     const struct container_limits *limits, int join[CGROUP_JOIN_MAX], struct err *e) WARN_UNUSED;
-/* Name the program in the bundle, and have the runtime started. The container's lock is held. */
-int around_start(const struct oci_engine *g, const char *id, int sock,
-    const struct container_process *process, struct err *e) WARN_UNUSED;
-/* Have the runtime send a signal to the program. The container's lock is held. */
-int around_signal(const struct oci_engine *g, const char *id, int sock, int sig) WARN_UNUSED;
+/* Name the program in the bundle, and have the runtime started. */
+int around_start(
+    struct container *c, const struct container_process *process, struct err *e) WARN_UNUSED;
+/* Have the runtime send a signal to the program. */
+int around_signal(struct container *c, int sig) WARN_UNUSED;
 /* What became of the program, by the runtime's own log: its exit status alone cannot tell a signal
  * from a code. ret->lost where the log does not say. */
-void around_verdict(const struct oci_engine *g, const char *id, struct container_exit *ret);
-
-/* ---- container_order.c; the container's lock is held by those who send */
-
-/* Read one report; with ret_pid also who sent it. 0, or -EPIPE when there will be none. */
-int order_read_report(int sock, struct init_report *ret, pid_t *ret_pid) WARN_UNUSED;
-/* An order, with three descriptors if fds is not NULL. */
-int order_send(int sock, const struct init_order *order, const int *fds) WARN_UNUSED;
-/* One that names a program; descriptors below 0 are not sent. -EINVAL and -E2BIG: nothing was sent.
- */
-int order_send_job(int sock, enum init_order_kind kind, const struct container_process *process,
-    struct err *e) WARN_UNUSED;
+void around_verdict(struct container *c, struct container_exit *ret);
 
 #endif

@@ -172,7 +172,7 @@ int spec_write_bundle(struct oci_engine *g, const struct container_spec *s, cons
         if (cpus_text(ret_cpus, &cpus) < 0)
             return err_set(e, ENOMEM, "choose CPUs");
     }
-    *ret_pin = fewer && !(*cgroup && g->cgroups.cpuset);
+    *ret_pin = fewer && !(*cgroup && g->base.cgroups.cpuset);
     const struct oci_config config = {
         .root = root,
         .hostname = "silt",
@@ -188,7 +188,7 @@ int spec_write_bundle(struct oci_engine *g, const struct container_spec *s, cons
         .cgroup = *cgroup ? cgroup : NULL,
         .memory_bytes =
             g->base.abilities.limit_memory && !WEAK("memory") ? s->limits.memory_bytes : 0,
-        .swap = g->cgroups.swap ? OCI_SWAP_LIMIT : OCI_SWAP_SWAPPINESS,
+        .swap = g->base.cgroups.swap ? OCI_SWAP_LIMIT : OCI_SWAP_SWAPPINESS,
         .pids = g->base.abilities.limit_pids && !WEAK("pids") && s->limits.pids > 0
                     ? s->limits.pids + 1
                     : 0,
