@@ -80,14 +80,6 @@ static const char *file_path(const struct cgroup_host *host, const char *control
     return n > 0 && n < PATH_MAX ? out : "";
 }
 
-/* A control file's text; empty when it cannot be read. */
-static void read_text(const char *path, char out[FILE_MAX])
-{
-    CLEANUP(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, out, FILE_MAX - 1);
-    out[n > 0 ? n : 0] = '\0';
-}
-
 /* The number after `key ` at the beginning of a line, or the text's first number for key "". */
 static bool find_number(const char *text, const char *key, uint64_t *ret)
 {
@@ -109,70 +101,78 @@ static bool find_number(const char *text, const char *key, uint64_t *ret)
     return false;
 }
 
-static bool read_number(const struct cgroup_host *host, const char *controller, const char *name,
-    const char *file, const char *key, uint64_t *ret)
-{
-    char path[PATH_MAX], text[FILE_MAX];
-    read_text(file_path(host, controller, name, file, path), text);
-    return find_number(text, key, ret);
-}
-
 /* Where each figure stands: one row per figure, one column per version. */
 struct figure {
     const char *controller, *file, *key;
+    bool written; /* to count anew */
 };
-enum figure_kind { FIGURE_CPU, FIGURE_PEAK, FIGURE_OOM, FIGURE_PIDS, FIGURE_COUNT };
-static const struct figure figures[FIGURE_COUNT][2] = {
-    [FIGURE_CPU] = {{"cpuacct", "cpuacct.usage", ""}, {"", "cpu.stat", "usage_usec"}},
-    [FIGURE_PEAK] = {{"memory", "memory.max_usage_in_bytes", ""}, {"", "memory.peak", ""}},
-    [FIGURE_OOM] = {{"memory", "memory.oom_control", "oom_kill"},
-        {"", "memory.events", "oom_kill"}},
-    [FIGURE_PIDS] = {{"pids", "pids.events", "max"}, {"", "pids.events", "max"}},
+enum figure_kind { FIGURE_CPU, FIGURE_PEAK, FIGURE_OOM, FIGURE_PIDS };
+static const struct figure figures[CGROUP_FIGURES][2] = {
+    [FIGURE_CPU] = {{"cpuacct", "cpuacct.usage", "", false}, {"", "cpu.stat", "usage_usec", false}},
+    [FIGURE_PEAK] = {{"memory", "memory.max_usage_in_bytes", "", true},
+        {"", "memory.peak", "", false}},
+    [FIGURE_OOM] = {{"memory", "memory.oom_control", "oom_kill", false},
+        {"", "memory.events", "oom_kill", false}},
+    [FIGURE_PIDS] = {{"pids", "pids.events", "max", false}, {"", "pids.events", "max", false}},
 };
 
-static bool read_figure(
-    const struct cgroup_host *host, const char *name, enum figure_kind kind, uint64_t *ret)
+void cgroup_open(const struct cgroup_host *host, const char *name, struct cgroup_meter *ret)
 {
-    const struct figure *f = &figures[kind][host->version == CGROUP_V2];
-    *ret = 0;
-    return host->version != CGROUP_NONE &&
-           read_number(host, f->controller, name, f->file, f->key, ret);
+    char path[PATH_MAX];
+    for (size_t i = 0; i < CGROUP_FIGURES; i++) {
+        const struct figure *f = &figures[i][host->version == CGROUP_V2];
+        file_path(host, f->controller, name, f->file, path);
+        ret->fds[i] = host->version == CGROUP_NONE
+                          ? -1
+                          : open(path, (f->written ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+    }
 }
 
-uint64_t cgroup_cpu_us(const struct cgroup_host *host, const char *name)
+void cgroup_close(struct cgroup_meter *m)
+{
+    for (size_t i = 0; i < CGROUP_FIGURES; i++)
+        fd_closep(&m->fds[i]);
+}
+
+static bool read_figure(const struct cgroup_host *host, const struct cgroup_meter *m,
+    enum figure_kind kind, uint64_t *ret)
+{
+    char text[FILE_MAX];
+    ssize_t n = m->fds[kind] < 0 ? -1 : pread(m->fds[kind], text, sizeof text - 1, 0);
+    text[n > 0 ? n : 0] = '\0';
+    *ret = 0;
+    return find_number(text, figures[kind][host->version == CGROUP_V2].key, ret);
+}
+
+uint64_t cgroup_cpu_us(const struct cgroup_host *host, const struct cgroup_meter *m)
 {
     uint64_t value;
-    if (!read_figure(host, name, FIGURE_CPU, &value))
+    if (!read_figure(host, m, FIGURE_CPU, &value))
         return 0;
     return host->version == CGROUP_V1 ? value / 1000 : value; /* version 1 counts nanoseconds */
 }
 
-void cgroup_read(const struct cgroup_host *host, const char *name, struct cgroup_usage *ret)
+void cgroup_read(
+    const struct cgroup_host *host, const struct cgroup_meter *m, struct cgroup_usage *ret)
 {
     *ret = (struct cgroup_usage){.known = false};
-    ret->known = read_figure(host, name, FIGURE_OOM, &ret->oom_kills);
-    if (read_figure(host, name, FIGURE_PIDS, &ret->pids_refused))
+    ret->known = read_figure(host, m, FIGURE_OOM, &ret->oom_kills);
+    if (read_figure(host, m, FIGURE_PIDS, &ret->pids_refused))
         ret->known = true;
-    (void)read_figure(host, name, FIGURE_PEAK, &ret->memory_peak_bytes);
-    ret->cpu_us = cgroup_cpu_us(host, name);
+    (void)read_figure(host, m, FIGURE_PEAK, &ret->memory_peak_bytes);
+    ret->cpu_us = cgroup_cpu_us(host, m);
 }
 
-uint64_t cgroup_reset_peak(const struct cgroup_host *host, const char *name)
+uint64_t cgroup_reset_peak(const struct cgroup_host *host, const struct cgroup_meter *m)
 {
     /* Version 2 forgets a peak only for the descriptor that asked, and only since Linux 6.12; the
      * making of the container leaves one of 2 to 3 MB there. */
     uint64_t peak = 0;
     if (host->version == CGROUP_V2)
-        (void)read_figure(host, name, FIGURE_PEAK, &peak);
-    if (host->version != CGROUP_V1 || !host->memory)
-        return peak;
-    char path[PATH_MAX];
-    CLEANUP(fd_closep)
-    int fd = open(
-        file_path(host, "memory", name, "memory.max_usage_in_bytes", path), O_WRONLY | O_CLOEXEC);
-    if (fd >= 0)
-        (void)!write(fd, "0", 1);
-    return 0;
+        (void)read_figure(host, m, FIGURE_PEAK, &peak);
+    else if (m->fds[FIGURE_PEAK] >= 0)
+        (void)!pwrite(m->fds[FIGURE_PEAK], "0", 1, 0);
+    return peak;
 }
 
 /* ---- making one */

@@ -37,12 +37,25 @@ struct cgroup_usage {
     uint64_t pids_refused;
 };
 
-/* name: the cgroup's absolute path as the runtime got it. */
-void cgroup_read(const struct cgroup_host *host, const char *name, struct cgroup_usage *ret);
-uint64_t cgroup_cpu_us(const struct cgroup_host *host, const char *name);
+/* One cgroup's figures, held open: looking them up is dearer than reading them. */
+#define CGROUP_FIGURES 4
+struct cgroup_meter {
+    int fds[CGROUP_FIGURES]; /* -1: there is no such figure */
+};
+#define CGROUP_METER_NONE                                                                          \
+    {                                                                                              \
+        .fds = { -1, -1, -1, -1 }                                                                  \
+    }
+
+/* name: the cgroup's absolute path as the runtime got it; it must exist by now. */
+void cgroup_open(const struct cgroup_host *host, const char *name, struct cgroup_meter *ret);
+void cgroup_close(struct cgroup_meter *m);
+void cgroup_read(
+    const struct cgroup_host *host, const struct cgroup_meter *m, struct cgroup_usage *ret);
+uint64_t cgroup_cpu_us(const struct cgroup_host *host, const struct cgroup_meter *m);
 /* Let the peak of memory count from now on. Returns the peak so far where the kernel cannot do that
  * (version 2): a later one that is not above it is the old one. Otherwise 0. */
-uint64_t cgroup_reset_peak(const struct cgroup_host *host, const char *name);
+uint64_t cgroup_reset_peak(const struct cgroup_host *host, const struct cgroup_meter *m);
 
 /* What a cgroup may hold; 0: not limited. */
 struct cgroup_limits {

@@ -73,6 +73,7 @@ static int make_half(struct container_engine *g, const struct container_spec *sp
     c->workspace_dev = spec->workspace_dev;
     c->workspace_ino = spec->workspace_ino;
     (void)snprintf(c->id, sizeof c->id, "%s", spec->id);
+    c->meter = (struct cgroup_meter)CGROUP_METER_NONE;
     if (!c->workspace) {
         (void)pthread_mutex_destroy(&c->lock);
         free(c);
@@ -152,6 +153,8 @@ int container_new(struct container_engine *g, const struct container_spec *spec,
         container_free(c);
         return r;
     }
+    if (*c->cgroup)
+        cgroup_open(&g->cgroups, c->cgroup, &c->meter);
     *ret = c;
     return 0;
 }
@@ -171,6 +174,18 @@ int container_prepare(struct container *c, const struct container_process *proce
     return r;
 }
 
+int container_stand_by(struct container *c, struct err *e)
+{
+    if (c->engine->driver->hand_over)
+        return 0;
+    if (c->started || c->prepared)
+        return err_say(e, EALREADY, "container '%s' was used before", c->id);
+    (void)pthread_mutex_lock(&c->lock);
+    int r = order_send(c->sock, &(struct init_order){.kind = INIT_STAND_BY}, NULL);
+    (void)pthread_mutex_unlock(&c->lock);
+    return r < 0 ? err_set(e, -r, "let container '%s' stand by", c->id) : 0;
+}
+
 int container_start(struct container *c, const struct container_process *process, struct err *e)
 {
     if (c->started)
@@ -181,10 +196,8 @@ int container_start(struct container *c, const struct container_process *process
     int r = container_check_workspace(c, c->workspace, e);
     if (r < 0)
         return r;
-    if (*c->cgroup) {
-        c->cpu_base_us = cgroup_cpu_us(&c->engine->cgroups, c->cgroup);
-        c->peak_base_bytes = cgroup_reset_peak(&c->engine->cgroups, c->cgroup);
-    }
+    c->cpu_base_us = cgroup_cpu_us(&c->engine->cgroups, &c->meter);
+    c->peak_base_bytes = cgroup_reset_peak(&c->engine->cgroups, &c->meter);
     (void)pthread_mutex_lock(&c->lock);
     if (c->engine->driver->hand_over)
         r = c->engine->driver->hand_over(c, process, e);
@@ -202,9 +215,7 @@ int container_fd(const struct container *c)
 
 uint64_t container_cpu_us(const struct container *c)
 {
-    if (!*c->cgroup)
-        return 0;
-    uint64_t now = cgroup_cpu_us(&c->engine->cgroups, c->cgroup);
+    uint64_t now = cgroup_cpu_us(&c->engine->cgroups, &c->meter);
     return now > c->cpu_base_us ? now - c->cpu_base_us : 0;
 }
 
@@ -213,8 +224,8 @@ int container_kill(struct container *c, int sig, struct err *e)
     int r = 0;
     (void)pthread_mutex_lock(&c->lock);
     if (sig == SIGKILL) {
-        if (!c->killed && *c->cgroup)
-            cgroup_read(&c->engine->cgroups, c->cgroup, &c->last);
+        if (!c->killed)
+            cgroup_read(&c->engine->cgroups, &c->meter, &c->last);
         c->killed = true;
         if (syscall(SYS_pidfd_send_signal, c->init_pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
             r = -errno;
@@ -237,8 +248,7 @@ static void add_usage(
 {
     struct cgroup_usage usage = {.known = false};
     uint64_t user = report->user_us, kernel = report->system_us, both = user + kernel;
-    if (*c->cgroup)
-        cgroup_read(&c->engine->cgroups, c->cgroup, &usage);
+    cgroup_read(&c->engine->cgroups, &c->meter, &usage);
     if (!usage.known)
         usage = c->last;
     ret->oom_killed = usage.oom_kills > 0;
@@ -324,6 +334,7 @@ void container_free(struct container *c)
     fd_closep(&c->sock); /* ends a silt-init that we do not know yet */
     if (c->begun)
         c->engine->driver->end(c);
+    cgroup_close(&c->meter);
     fd_closep(&c->ended);
     fd_closep(&c->init_pidfd);
     (void)pthread_mutex_destroy(&c->lock);

@@ -126,6 +126,9 @@ int container_new(struct container_engine *g, const struct container_spec *spec,
  * started. Does not wait; whether it comes to anything is not known before the end (prepared). */
 int container_prepare(
     struct container *c, const struct container_process *process, struct err *e) WARN_UNUSED;
+/* Where nothing is prepared: make the process for the program, so that less is left to do. Nothing
+ * happens under an engine that cannot. */
+int container_stand_by(struct container *c, struct err *e) WARN_UNUSED;
 int container_start(
     struct container *c, const struct container_process *process, struct err *e) WARN_UNUSED;
 /* A pipe for a program's output: the container's user owns the writing end, or the program could

@@ -62,6 +62,7 @@ struct container {
     int ended; /* epoll of sock and init_pidfd */
     bool begun; /* the engine has something to remove */
     bool prepared, started, finished;
+    struct cgroup_meter meter;
     uint64_t cpu_base_us, peak_base_bytes; /* as of the hand-over */
     pthread_mutex_t
         lock; /* guards what container_kill touches: the socket's writing end and these */

@@ -17,158 +17,20 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "server/init_filter.h"
 #include "server/init_hold.h"
+#include "server/init_job.h"
 
 #include "shared/weaken.h"
 
 #include "shared/banned.h"
-
-/* ---- the order */
-
-struct job {
-    char *cwd;
-    char **argv, **env; /* argv NULL: there is none */
-    bool tty;
-    int fds[3]; /* -1: none came with it */
-};
-
-static bool read_all(int fd, void *data, size_t len)
-{
-    for (uint8_t *p = data; len > 0;) {
-        ssize_t n = read(fd, p, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        p += n;
-        len -= (size_t)n;
-    }
-    return true;
-}
-
-/* An order's fixed part and the descriptors that came with it. */
-static bool read_order(struct init_order *order, int fds[3])
-{
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(3 * sizeof(int))];
-    } control;
-    struct iovec io = {order, sizeof *order};
-    struct msghdr message = {.msg_iov = &io,
-        .msg_iovlen = 1,
-        .msg_control = control.bytes,
-        .msg_controllen = sizeof control.bytes};
-    ssize_t n;
-    do
-        n = recvmsg(INIT_FD, &message, MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
-    if (n <= 0)
-        return false;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
-        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
-            c->cmsg_len == CMSG_LEN(3 * sizeof(int)))
-            memcpy(fds, CMSG_DATA(c), 3 * sizeof(int));
-    }
-    return read_all(INIT_FD, (char *)order + n, sizeof *order - (size_t)n);
-}
-
-/* The strings of an order. The memory is never given back: there is one program per container. */
-static bool read_job(const struct init_order *order, struct job *job)
-{
-    size_t strings = (size_t)order->argc + order->envc;
-    if (order->argc < 1 || strings > INIT_STRINGS_MAX || order->body_len > INIT_BODY_MAX)
-        return false;
-    size_t table_bytes = (strings + 2) * sizeof(char *);
-    char *memory = mmap(NULL, table_bytes + order->body_len + 1, PROT_READ | PROT_WRITE,
-        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        return false;
-    char *text = memory + table_bytes, *end = text + order->body_len;
-    if (!read_all(INIT_FD, text, order->body_len))
-        return false;
-    job->cwd = text;
-    job->argv = (char **)(void *)memory;
-    job->env = job->argv + order->argc + 1;
-    for (size_t i = 0; i < strings; i++) {
-        text += strlen(text) + 1;
-        if (text >= end)
-            return false;
-        *(i < order->argc ? &job->argv[i] : &job->env[i - order->argc]) = text;
-    }
-    job->tty = order->tty != 0;
-    return true;
-}
-
-/* ---- the program */
-
-/* As execvpe(3), with PATH of the program's own environment and without running a file that the
- * kernel does not recognise as a shell script. Returns the errno that says most. */
-static int execute(char *const argv[], char *const env[])
-{
-    const char *path = "/usr/local/bin:/usr/bin:/bin";
-    char name[4096 + 256];
-    bool denied_one = false;
-    if (strchr(argv[0], '/') || !argv[0][0]) {
-        execve(argv[0], argv, env);
-        return errno;
-    }
-    for (char *const *e = env; *e; e++) {
-        if (!strncmp(*e, "PATH=", 5))
-            path = *e + 5;
-    }
-    size_t base_len = strlen(argv[0]);
-    while (*path) {
-        size_t len = strcspn(path, ":");
-        if (len + base_len + 2 <= sizeof name) {
-            memcpy(name, path, len);
-            if (len > 0)
-                name[len++] = '/';
-            memcpy(name + len, argv[0], base_len + 1);
-            execve(name, argv, env);
-            if (errno == EACCES)
-                denied_one = true;
-            else if (errno != ENOENT && errno != ENOTDIR)
-                return errno;
-        }
-        path += strcspn(path, ":");
-        path += *path == ':';
-    }
-    return denied_one ? EACCES : ENOENT;
-}
-
-static _Noreturn void run_child(const struct job *job, int error_fd, bool held, bool around)
-{
-    sigset_t none;
-    int error = 0;
-    (void)sigemptyset(&none);
-    (void)setsid();
-    for (int i = 0; i < 3 && !error; i++)
-        error = dup2(job->fds[i], i) < 0 ? errno : 0;
-    if (!error && job->tty && ioctl(1, TIOCSCTTY, 0) < 0)
-        error = errno;
-    if (!error && chdir(job->cwd) < 0)
-        error = errno;
-    (void)umask(022);
-    if (!error && ((held && hold_offer() < 0) || sigprocmask(SIG_SETMASK, &none, NULL) < 0 ||
-                      (!around && !WEAK("filter") && filter_load() < 0)))
-        error = errno;
-    if (!error)
-        error = execute(job->argv, job->env);
-    (void)!write(error_fd, &error, sizeof error);
-    _exit(127);
-}
 
 /* ---- process 1 */
 
@@ -176,7 +38,10 @@ struct state {
     pid_t program; /* 0: none yet */
     int error_fd;  /* the program's exec error, or end of file */
     bool ended;
-    bool around; /* INIT_AROUND */
+    bool around;   /* INIT_AROUND */
+    pid_t standby; /* 0: none; waits for go_fd to say that the next order is its own */
+    int standby_error_fd, go_fd;
+    bool handing; /* it reads the order: nobody else may, until it is the program */
     struct job job;
     struct job ready; /* what was prepared; its descriptors are for whatever will run */
     struct hold hold;
@@ -212,31 +77,17 @@ static void close_all(int fds[3])
     }
 }
 
-/* Start a program; what is wrong is known only after it tried to execute: *ret_error. */
-static pid_t launch(const struct job *job, bool held, bool around, int *ret_error)
-{
-    int error_fds[2];
-    if (pipe2(error_fds, O_CLOEXEC) < 0)
-        end();
-    pid_t pid = fork();
-    if (pid == 0)
-        run_child(job, error_fds[1], held, around);
-    (void)close(error_fds[1]);
-    *ret_error = error_fds[0];
-    return pid;
-}
-
 static void start_aside(struct job *job)
 {
-    int error_fd;
-    (void)launch(job, false, true, &error_fd);
-    (void)close(error_fd);
+    int error_fd = -1;
+    if (job_launch(job, JOB_AROUND, &error_fd) > 0)
+        (void)close(error_fd);
     close_all(job->fds);
 }
 
 static void start(struct state *s)
 {
-    s->program = launch(&s->job, false, s->around, &s->error_fd);
+    s->program = job_launch(&s->job, s->around ? JOB_AROUND : JOB_FILTERED, &s->error_fd);
     if (s->program < 0) {
         report(INIT_ENDED, &(struct init_report){.exec_errno = errno});
         s->ended = true;
@@ -259,6 +110,37 @@ static void program_ended(struct state *s, int status, const struct rusage *usag
                            .user_us = micros(usage->ru_utime),
                            .system_us = micros(usage->ru_stime),
                            .peak_bytes = (uint64_t)usage->ru_maxrss * 1024});
+}
+
+/* ---- the process that stands by */
+
+static void stand_by(struct state *s)
+{
+    s->standby = job_stand_by(&s->standby_error_fd, &s->go_fd);
+    if (s->standby < 0)
+        s->standby = 0; /* the program will be forked */
+}
+
+static bool next_is_run(void)
+{
+    struct init_order order;
+    return recv(INIT_FD, &order, sizeof order, MSG_PEEK | MSG_DONTWAIT) == (ssize_t)sizeof order &&
+           order.kind == INIT_RUN;
+}
+
+/* The order is for it, if it is there. False: it is for whoever asks. */
+static bool hand_over(struct state *s)
+{
+    if (!s->standby || s->ready.argv || !next_is_run())
+        return false;
+    s->program = s->standby;
+    s->error_fd = s->standby_error_fd;
+    s->handing = true;
+    s->standby = 0;
+    if (write(s->go_fd, "", 1) != 1)
+        end();
+    (void)close(s->go_fd);
+    return true;
 }
 
 /* ---- the program that was prepared */
@@ -293,7 +175,7 @@ static bool is_ready(const struct state *s)
 
 static void prepare(struct state *s)
 {
-    pid_t pid = launch(&s->ready, true, false, &s->hold_error_fd);
+    pid_t pid = job_launch(&s->ready, JOB_HELD, &s->hold_error_fd);
     if (pid > 0)
         hold_begin(&s->hold, pid, mark_of(&s->ready));
 }
@@ -348,8 +230,12 @@ static void reap(struct state *s)
         }
         if (pid == s->hold.pid)
             hold_forget(&s->hold);
-        if (pid == s->program && !s->ended)
+        if (pid == s->standby)
+            end(); /* nothing but the memory limit can have struck it */
+        if (pid == s->program && !s->ended) {
+            s->handing = false;
             program_ended(s, status, &usage);
+        }
     }
 }
 
@@ -357,17 +243,22 @@ static void obey(struct state *s)
 {
     struct init_order order;
     struct job job = {.fds = {-1, -1, -1}};
-    if (!read_order(&order, job.fds))
+    if (!job_read_order(&order, job.fds))
         end();
     switch (order.kind) {
     case INIT_PREPARE:
-        if (s->program || s->ready.argv || s->around || job.fds[0] < 0 || !read_job(&order, &job))
+        if (s->program || s->ready.argv || s->around || job.fds[0] < 0 || !job_read(&order, &job))
             end();
         s->ready = job;
         prepare(s);
         break;
+    case INIT_STAND_BY:
+        if (s->program || s->ready.argv || s->around || s->standby)
+            end();
+        stand_by(s);
+        break;
     case INIT_RUN:
-        if (s->program || !read_job(&order, &job))
+        if (s->program || !job_read(&order, &job))
             end();
         s->job = job;
         run(s);
@@ -377,13 +268,32 @@ static void obey(struct state *s)
             (void)kill(s->program, (int)order.signal); /* it has no group of its own yet */
         break;
     case INIT_ASIDE:
-        if (!s->around || job.fds[0] < 0 || !read_job(&order, &job))
+        if (!s->around || job.fds[0] < 0 || !job_read(&order, &job))
             end();
         start_aside(&job);
         break;
     default:
         end();
     }
+}
+
+static void turn(struct state *s, int signals)
+{
+    struct signalfd_siginfo ignored;
+    struct pollfd fds[] = {{INIT_FD, s->handing ? 0 : POLLIN, 0}, {signals, POLLIN, 0},
+        {s->handing ? s->error_fd : -1, POLLIN, 0}};
+    if (poll(fds, 3, -1) < 0)
+        return;
+    if (fds[1].revents) {
+        (void)!read(signals, &ignored, sizeof ignored);
+        reap(s);
+    }
+    if (fds[2].revents)
+        s->handing = false;
+    if (fds[0].revents && s->handing)
+        end(); /* closed */
+    if (fds[0].revents && !hand_over(s))
+        obey(s);
 }
 
 int main(int argc, char **argv)
@@ -410,16 +320,6 @@ int main(int argc, char **argv)
     if (signals < 0)
         return 1;
     report(INIT_READY, &(struct init_report){.kind = INIT_READY});
-    for (;;) {
-        struct pollfd fds[] = {{INIT_FD, POLLIN, 0}, {signals, POLLIN, 0}};
-        struct signalfd_siginfo ignored;
-        if (poll(fds, 2, -1) < 0)
-            continue;
-        if (fds[1].revents) {
-            (void)!read(signals, &ignored, sizeof ignored);
-            reap(&s);
-        }
-        if (fds[0].revents)
-            obey(&s);
-    }
+    for (;;)
+        turn(&s, signals);
 }

@@ -14,14 +14,17 @@
  *     INIT_PREPARE   like INIT_RUN, at most once and before it: a program that will probably be
  *                    wanted. It is started and held before it can see or do anything (init_hold.h)
  *
+ *     INIT_STAND_BY  at most once, before INIT_RUN and instead of INIT_PREPARE: a process for the
+ *                    program is made, so that only the program's own start is left to be done
+ *
  *     INIT_RUN       with body_len bytes (cwd, argv, environment, each ended by NUL) and three
  *                    descriptors (SCM_RIGHTS), or with none: those of INIT_PREPARE. If what it says
  *                    is what was prepared, that goes on; else a new program is started
  *
  *     INIT_SIGNAL    to the program's process group
  *
- *     INIT_ASIDE     like INIT_RUN, with descriptors, any number of times and only with
- * INIT_AROUND: a program beside the first one, whose end nobody is told of
+ *     INIT_ASIDE     like INIT_RUN, with descriptors, any number of times and only with INIT_AROUND:
+ *                    a program beside the first one, whose end nobody is told of
  *
  * With the argument INIT_AROUND it is not in a container but around one, process 1 of a pid
  * namespace in which a runtime runs that has a kernel of its own and passes no descriptors on
@@ -45,7 +48,7 @@
 /* The variable in whose value, but not in its length, a prepared program may differ. */
 #define INIT_MARK "SILT_RUN="
 
-enum init_order_kind { INIT_RUN = 0x51170001, INIT_SIGNAL, INIT_PREPARE, INIT_ASIDE };
+enum init_order_kind { INIT_RUN = 0x51170001, INIT_SIGNAL, INIT_PREPARE, INIT_ASIDE, INIT_STAND_BY };
 enum init_report_kind { INIT_READY = 0x51180001, INIT_ENDED };
 
 struct init_order {

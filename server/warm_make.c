@@ -94,6 +94,8 @@ struct warm_got warm_make_one(struct container_engine *engine, struct sandbox *s
         log_warn("no container waits for %s: %s", sandbox_id(sb), e.msg);
     else if (program)
         prepare(&got, program, &mounts, sandbox_id(sb));
+    else if (container_stand_by(got.container, &e) < 0)
+        log_warn("for %s: %s", sandbox_id(sb), e.msg);
     sandbox_mounts_release(&mounts);
     sandbox_run_abandon(sb);
     return got;

@@ -37,6 +37,7 @@ struct fixture {
     struct container_engine *engine;
     uid_t uid;
     unsigned count; /* containers made, for ids */
+    bool stand_by;  /* new ones have a process that waits for its program */
 };
 
 struct run {
@@ -153,9 +154,10 @@ static inline struct container *fixture_new(struct fixture *f, const struct cont
 {
     struct container *c = NULL;
     struct err e = ERR_INIT;
-    (void)f;
     if (container_new(f->engine, spec, &c, &e) < 0)
         fail_msg("container_new: %s", e.msg);
+    if (f->stand_by && container_stand_by(c, &e) < 0)
+        fail_msg("container_stand_by: %s", e.msg);
     return c;
 }
 

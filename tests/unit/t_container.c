@@ -543,8 +543,32 @@ static void test_killed_server(void **state)
     container_engine_free(g);
 }
 
+static int setup_stand_by(void **state)
+{
+    int r = fixture_setup(state);
+    ((struct fixture *)*state)->stand_by = true;
+    return r;
+}
+
 static int tests(void)
 {
+    /* What a program finds and how it ends is the same where a process stood by for it. */
+    const struct CMUnitTest stand_by[] = {
+        cmocka_unit_test(test_hello),
+        cmocka_unit_test(test_environment_is_exact),
+        cmocka_unit_test(test_workspace),
+        cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_what_cannot_be_executed),
+        cmocka_unit_test(test_daemons_die),
+        cmocka_unit_test(test_tty),
+        cmocka_unit_test(test_kill),
+        cmocka_unit_test(test_unused_containers),
+        cmocka_unit_test(test_moved_workspace),
+        cmocka_unit_test(test_usage),
+        cmocka_unit_test(test_large_requests),
+        cmocka_unit_test(test_nothing_is_left),
+        cmocka_unit_test(test_killed_server),
+    };
     const struct CMUnitTest all[] = {
         cmocka_unit_test(test_hello),
         cmocka_unit_test(test_environment_is_exact),
@@ -566,7 +590,8 @@ static int tests(void)
         cmocka_unit_test(test_nothing_is_left),
         cmocka_unit_test(test_killed_server),
     };
-    return cmocka_run_group_tests(all, fixture_setup, fixture_teardown);
+    return cmocka_run_group_tests(all, fixture_setup, fixture_teardown) +
+           cmocka_run_group_tests(stand_by, setup_stand_by, fixture_teardown);
 }
 
 int main(void)
