@@ -44,6 +44,8 @@ struct option_spec {
 SWITCH(json)
 SWITCH(help)
 SWITCH(tty)
+SWITCH(no_tty)
+SWITCH(no_stdin)
 SWITCH(detach)
 SWITCH(no_sync)
 SWITCH(yes)
@@ -132,6 +134,9 @@ static const struct option_spec specs[] = {
         set_max_output},
     {'t', "tty", NULL, CMD_RUN,
         "give the program a terminal; by itself when standard output is one", set_tty},
+    {'T', "no-tty", NULL, CMD_RUN, "give it none, also when standard output is one", set_no_tty},
+    {'n', "no-stdin", NULL, CMD_RUN,
+        "leave standard input alone: the program finds its at the end", set_no_stdin},
     {'d', "detach", NULL, CMD_RUN | CMD_WATCH,
         "go on in the background: a run prints its id, a watcher leaves", set_detach},
     {0, "no-sync", NULL, CMD_RUN, "run what the workspace holds, sending nothing", set_no_sync},

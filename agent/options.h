@@ -29,7 +29,7 @@ struct options {
     size_t env_count;
     const char *env_file;
     uint64_t timeout_ms, memory_bytes, max_output; /* 0 = the server's default */
-    bool tty, detach, no_sync;
+    bool tty, no_tty, no_stdin, detach, no_sync;
     /* linking and syncing */
     const char *sandbox, *language;
     bool yes, steal, allow_empty, verify;

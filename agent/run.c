@@ -8,6 +8,7 @@
 
 #include "agent/control.h"
 #include "agent/talk.h"
+#include "agent/term.h"
 #include "shared/io.h"
 
 #include "shared/banned.h"
@@ -34,6 +35,8 @@ struct run_session {
     int result;               /* of the exec request */
     struct err error;
     int signal_fd;
+    struct run_feed feed;
+    struct term term; /* raw while what is typed is the program's */
     bool by_watcher;
     bool cancelled; /* the first Ctrl-C was seen */
     bool cancel_sent;
@@ -181,24 +184,85 @@ static int look_after_sets(struct run_session *s, struct err *e)
     return sync_push(s->sync, e);
 }
 
+/* Stopped by a signal from elsewhere: the shell gets its terminal back meanwhile. */
+static void pause_here(struct run_session *s)
+{
+    bool raw = s->term.raw;
+    term_restore(&s->term);
+    (void)raise(SIGSTOP);
+    if (raw)
+        term_raw(&s->term);
+    run_feed_resize(&s->feed);
+}
+
+/* What a signal asks for: 0 go on, 1 end the program, -EINTR leave at once. */
+static int take_signal(struct run_session *s, struct err *e)
+{
+    struct signalfd_siginfo info;
+
+    if (read(s->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
+        return 0;
+    switch (info.ssi_signo) {
+    case SIGWINCH:
+        run_feed_resize(&s->feed);
+        return 0;
+    case SIGTSTP:
+        pause_here(s);
+        return 0;
+    case SIGINT:
+        if (!s->cancelled && s->stream.id[0])
+            return 1;
+    }
+    return err_say(e, EINTR, "interrupted");
+}
+
+/* Once the run has a name, what is typed and piped is its. */
+static int feed_begin(struct run_session *s, struct err *e)
+{
+    if (!s->stream.id[0] || s->stream.ended)
+        return 0;
+    int r = run_feed_restart(&s->feed, s->stream.id, e);
+    if (r == 0 && s->feed.kind == RUN_FEED_TERMINAL)
+        term_raw(&s->term);
+    return r;
+}
+
+/*
+ * Wait for one of: the server, a signal, standard input, and `fd` if it is not -1. What is typed and
+ * piped goes out. As take_signal; *ret_ready: there is something at fd.
+ */
+static int wait_step(struct run_session *s, int fd, int timeout_ms, bool *ret_ready, struct err *e)
+{
+    int r = feed_begin(s, e);
+    struct pollfd fds[3] = {{.fd = s->signal_fd, .events = POLLIN}, {.fd = fd, .events = POLLIN},
+        {.fd = run_feed_fd(&s->feed), .events = POLLIN}};
+    if (r == 0)
+        r = client_step(s->app->client, fds, 3, run_feed_wait_ms(&s->feed, timeout_ms), e);
+
+    if (r < 0)
+        return r;
+    /* Whose writer has gone has an end to be read, of which libcurl does not tell. */
+    if (poll(fds, 3, 0) < 0 && errno != EINTR)
+        return err_set(e, errno, "wait");
+    *ret_ready = fds[1].revents != 0;
+    if (run_feed_step(&s->feed, fds[2].revents != 0) > 0)
+        return err_say(e, EINTR, "interrupted");
+    return fds[0].revents ? take_signal(s, e) : 0;
+}
+
 /* Until the run has ended: 0, -EINTR to leave at once, or what the request ended with. */
 static int follow_run(struct run_session *s, struct err *e)
 {
     while (!s->answered) {
-        struct pollfd extra = {.fd = s->signal_fd, .events = POLLIN};
-        int r =
-            client_step(s->app->client, &extra, 1, s->silent_since_ns && s->sync ? 100 : 1000, e);
-        struct signalfd_siginfo info;
+        bool ready;
+        int r = wait_step(s, -1, s->silent_since_ns && s->sync ? 100 : 1000, &ready, e);
 
+        if (r == 1)
+            cancel_run(s);
         if (r >= 0)
             r = look_after_sets(s, e);
         if (r < 0)
             return r;
-        if (!extra.revents || read(s->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
-            continue;
-        if (s->cancelled || info.ssi_signo == SIGTERM || !s->stream.id[0])
-            return err_say(e, EINTR, "interrupted");
-        cancel_run(s);
     }
     if (s->result < 0 && e)
         *e = s->error;
@@ -261,23 +325,19 @@ static int run_and_repair(struct run_session *s, struct err *e)
 static int follow_watcher(struct run_session *s, struct run_watcher *w, struct err *e)
 {
     for (;;) {
-        struct pollfd fds[2] = {
-            {.fd = w->talk.fd, .events = POLLIN}, {.fd = s->signal_fd, .events = POLLIN}};
-        struct signalfd_siginfo info;
+        bool ready = false;
+        int r = wait_step(s, w->talk.fd, 60000, &ready, e);
 
-        if (poll(fds, 2, -1) < 0 && errno != EINTR)
-            return err_set(e, errno, "wait for the watcher");
-        if (fds[0].revents) {
-            int r = run_watcher_read(w, e);
-            if (r != 0)
-                return r < 0 ? r : 0;
+        if (r == 1) {
+            s->cancelled = true;
+            run_watcher_cancel(w);
         }
-        if (!fds[1].revents || read(s->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
-            continue;
-        if (s->cancelled || info.ssi_signo == SIGTERM || !s->stream.id[0])
-            return err_say(e, EINTR, "interrupted");
-        s->cancelled = true;
-        run_watcher_cancel(w);
+        if (r >= 0 && ready)
+            r = run_watcher_read(w, e);
+        else if (r > 0)
+            r = 0;
+        if (r != 0)
+            return r < 0 ? r : 0;
     }
 }
 
@@ -350,14 +410,23 @@ static int open_session(struct run_session *s, struct err *e)
     (void)sigemptyset(&signals);
     (void)sigaddset(&signals, SIGINT);
     (void)sigaddset(&signals, SIGTERM);
+    (void)sigaddset(&signals, SIGHUP);
+    (void)sigaddset(&signals, SIGQUIT);
+    (void)sigaddset(&signals, SIGTSTP);
+    (void)sigaddset(&signals, SIGWINCH);
     (void)sigprocmask(SIG_BLOCK, &signals, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
     s->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
     if (s->signal_fd < 0)
         return err_set(e, errno, "watch for Ctrl-C");
     int r = app_auto_link(s->app, e);
+    enum run_feed_kind input = s->app->opt.json || s->app->opt.detach || s->app->opt.no_stdin
+                                   ? RUN_FEED_NONE
+                                   : run_feed_look(run_request_tty(s->app));
     if (r == 0)
-        r = run_request_new(s->app, &s->request, e);
+        r = run_request_new(s->app, input, &s->request, e);
+    if (r == 0)
+        run_feed_init(&s->feed, s->app->client, input);
     if (r == 0 && asprintf(&s->path, "/v1/sandboxes/%s/exec", s->app->link.sandbox) < 0)
         r = err_set(e, ENOMEM, "build a request");
     return r;
@@ -396,6 +465,8 @@ int cmd_run(struct app *app)
     int r = open_session(&s, &e);
     if (r == 0)
         r = run_anyhow(&s, &e);
+    run_feed_release(&s.feed);
+    term_restore(&s.term);
     progress_clear(&s.talk.progress);
     if (r == 0) {
         code = report(&s);

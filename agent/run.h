@@ -13,15 +13,19 @@
 
 #include "agent/app.h"
 #include "agent/control.h"
+#include "agent/run_feed.h"
 #include "shared/buf.h"
 
 /* ---- run_request.c */
 
 /* `watch --run FILE ARGS…` as `run FILE ARGS…` has its options. */
 int run_request_watched(struct app *app, json_t **ret, struct err *e) WARN_UNUSED;
-/* The exec request for the command line: filename or command, args, cwd, env, limits, tty. New
- * reference in *ret. The barrier is added by run_request_after. */
-int run_request_new(const struct app *app, json_t **ret, struct err *e) WARN_UNUSED;
+/* The exec request for the command line: filename or command, args, cwd, env, limits, tty, and
+ * whether input follows. New reference in *ret. The barrier is added by run_request_after. */
+int run_request_new(
+    const struct app *app, enum run_feed_kind input, json_t **ret, struct err *e) WARN_UNUSED;
+/* Does the program of this command line get a terminal? */
+bool run_request_tty(const struct app *app);
 /* Let the run wait for this change set; seq 0 takes the condition away. */
 int run_request_after(json_t *request, const char *client, uint64_t seq) WARN_UNUSED;
 

@@ -161,23 +161,30 @@ static void add_limits(const struct app *app, json_t *request)
     json_decref(limits);
 }
 
-static void add_tty(json_t *request)
+static void add_tty(json_t *request, bool input)
 {
     struct winsize size;
 
     if (ioctl(1, TIOCGWINSZ, &size) < 0 || size.ws_row == 0 || size.ws_col == 0)
         size = (struct winsize){.ws_row = 24, .ws_col = 80};
     err_ignore(json_object_set_new(
-        request, "tty", json_pack("{s:i, s:i}", "rows", size.ws_row, "cols", size.ws_col)));
+        request, "tty", json_pack("{s:i, s:i, s:b}", "rows", size.ws_row, "cols", size.ws_col, "input", input)));
 }
 
-int run_request_new(const struct app *app, json_t **ret, struct err *e)
+bool run_request_tty(const struct app *app)
+{
+    const struct options *o = &app->opt;
+    return (o->tty || (out_is_terminal(1) && !o->no_tty)) && !o->json && !o->detach;
+}
+
+int run_request_new(
+    const struct app *app, enum run_feed_kind input, json_t **ret, struct err *e)
 {
     const struct options *o = &app->opt;
     const char *base = below_root(app, app->cwd);
     CLEANUP(freep) char *file = NULL;
     json_t *request = json_object();
-    bool tty = (o->tty || out_is_terminal(1)) && !o->json && !o->detach;
+    bool tty = run_request_tty(app);
     int r;
 
     if (!request)
@@ -206,7 +213,9 @@ int run_request_new(const struct app *app, json_t **ret, struct err *e)
     }
     add_limits(app, request);
     if (tty)
-        add_tty(request);
+        add_tty(request, input == RUN_FEED_TERMINAL);
+    if (input == RUN_FEED_BYTES)
+        err_ignore(json_object_set_new(request, "stdin_stream", json_true()));
     if (o->detach)
         err_ignore(json_object_set_new(request, "detach", json_true()));
     *ret = request;
@@ -232,7 +241,7 @@ int run_request_watched(struct app *app, json_t **ret, struct err *e)
     /* It lives until the next change. */
     if (!o->timeout_ms)
         o->timeout_ms = WATCHED_TIMEOUT_MS;
-    int r = run_request_new(app, ret, e);
+    int r = run_request_new(app, RUN_FEED_NONE, ret, e);
     *o = given;
     return r;
 }

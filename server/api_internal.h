@@ -162,6 +162,8 @@ void api_exec_post(struct call *call);
 void api_run_list(struct call *call);
 void api_run_get(struct call *call);
 void api_run_cancel(struct call *call);
+void api_run_stdin(struct call *call);
+void api_run_resize(struct call *call);
 void api_run_delete(struct call *call);
 void api_run_output(struct call *call);
 void api_run_events(struct call *call);

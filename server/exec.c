@@ -30,6 +30,7 @@ static void run_free(struct run *run)
     sandbox_run_changes_release(&run->facts.changes);
     json_decref(run->facts.labels);
     run_log_free(run->log);
+    run_input_free(run->input);
     if (run->sb)
         sandbox_unref(run->sb);
     fd_closep(&run->wake_fd);
@@ -52,6 +53,21 @@ const char *run_id(const struct run *run)
 struct run_log *run_output(struct run *run)
 {
     return run->log;
+}
+
+struct run_input *run_input(struct run *run)
+{
+    return run->input;
+}
+
+bool run_takes_input(const struct run *run)
+{
+    return run->req.stdin_stream;
+}
+
+bool run_has_terminal(const struct run *run)
+{
+    return run->req.tty;
 }
 
 const struct err *run_error(const struct run *run)
@@ -193,6 +209,8 @@ int exec_submit(struct exec *x, struct sandbox *sb, struct exec_request *request
         r = err_set(e, ENOMEM, "make a run");
     if (r == 0)
         r = run_log_new(buf_str(&path), request->limits.output_bytes, &run->log, e);
+    if (r == 0 && (request->stdin_stream || request->tty))
+        r = run_input_new(&run->input, e);
     if (r < 0) {
         run_unref(run);
         return r;

@@ -23,6 +23,7 @@
 #include "server/config.h"
 #include "server/container.h"
 #include "server/exec_request.h"
+#include "server/run_input.h"
 #include "server/run_log.h"
 #include "server/sandbox.h"
 #include "server/store.h"
@@ -70,6 +71,11 @@ void run_cancel(struct run *run);
 bool run_wait(struct run *run, uint32_t timeout_ms);
 /* Its output; lives as long as the run. Ended before run_wait returns true. */
 struct run_log *run_output(struct run *run);
+/* Its input and its terminal's size while it runs; lives as long as the run. NULL: it has neither. */
+struct run_input *run_input(struct run *run);
+/* Whether the request asked for them. */
+bool run_takes_input(const struct run *run);
+bool run_has_terminal(const struct run *run);
 /* The run object, with the members stdout, stderr, output and their kin if asked for. NULL: out of
  * memory. */
 json_t *run_object(struct run *run, bool with_output);

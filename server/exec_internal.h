@@ -13,6 +13,7 @@
 #include <uthash.h>
 
 #include "server/exec.h"
+#include "server/run_input.h"
 #include "server/run_json.h"
 #include "server/slots.h"
 #include "server/warm.h"
@@ -38,6 +39,7 @@ struct run {
     int wake_fd;              /* eventfd: cancelled, or the slot was granted */
     struct slots_ticket ticket; /* under exec->lock */
     struct run_log *log;
+    struct run_input *input; /* NULL: the request did not ask for a stream */
     uint64_t begin_ns; /* monotonic, of the submission */
 
     pthread_mutex_t lock; /* facts and ended; written by the run's thread only */
@@ -116,9 +118,10 @@ struct exec_io {
     int stdin_fd;           /* of the program; borrowed when it is exec->null_fd */
     int out_fd, err_fd;     /* the program's ends */
     int out_read, err_read; /* ours; err_read -1 with a terminal */
+    int in_write;           /* ours, of a streamed input; -1 where a terminal is it, or without */
 };
 #define EXEC_IO_NONE                                                                               \
-    ((struct exec_io){.stdin_fd = -1, .out_fd = -1, .err_fd = -1, .out_read = -1, .err_read = -1})
+    ((struct exec_io){.stdin_fd = -1, .out_fd = -1, .err_fd = -1, .out_read = -1, .err_read = -1, .in_write = -1})
 /* Take over the reading ends of a program's output that was prepared, if this run can use them;
  * they are closed if not. The program's ends stay -1. False: open others. */
 bool exec_io_adopt(struct run *run, struct exec_io *io, int out_read, int err_read);

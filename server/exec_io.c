@@ -20,6 +20,20 @@
 #define READ_BYTES (60u * 1024)
 #define MS_NS UINT64_C(1000000)
 
+/* A pipe of which the program has the reading end, and we the other, which does not block. */
+static int open_stream(uid_t uid, gid_t gid, struct exec_io *io, struct err *e)
+{
+    int fds[2];
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return err_set(e, errno, "make the program's input");
+    io->stdin_fd = fds[0];
+    io->in_write = fds[1];
+    if (fchown(fds[0], uid, gid) < 0 && errno != EPERM)
+        return err_set(e, errno, "give away the program's input");
+    int r = io_nonblock(io->in_write, 1);
+    return r < 0 ? err_set(e, -r, "make the program's input") : 0;
+}
+
 /* The input lies in a memory file: no thread has to feed it, and the program may seek. It gets a
  * descriptor for reading only. */
 static int open_stdin(struct run *run, int *ret, struct err *e)
@@ -53,8 +67,10 @@ static int open_terminal(struct run *run, uid_t uid, gid_t gid, struct exec_io *
     io->out_fd = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (io->out_fd < 0 || (io->err_fd = fcntl(io->out_fd, F_DUPFD_CLOEXEC, 0)) < 0)
         return err_set(e, errno, "open the terminal");
-    /* The reader's own terminal turns \n into \r\n; twice would be once too often. */
-    if (tcgetattr(io->out_fd, &mode) == 0) {
+    /* It is a whole terminal if the client hands on what is typed, with its own one out of the way.
+     * Otherwise nobody types, and the reader's own terminal turns \n into \r\n; twice would be once
+     * too often. */
+    if (!run->req.tty_input && tcgetattr(io->out_fd, &mode) == 0) {
         mode.c_oflag &= (tcflag_t)~ONLCR;
         mode.c_lflag &= (tcflag_t)~ECHO;
         (void)tcsetattr(io->out_fd, TCSANOW, &mode);
@@ -69,7 +85,7 @@ bool exec_io_adopt(struct run *run, struct exec_io *io, int out_read, int err_re
 {
     io->out_read = out_read;
     io->err_read = err_read;
-    if (out_read >= 0 && !run->req.tty && !run->req.has_stdin)
+    if (out_read >= 0 && !run->req.tty && !run->req.has_stdin && !run->req.stdin_stream)
         return true;
     exec_io_close(run, io);
     return false;
@@ -78,12 +94,21 @@ bool exec_io_adopt(struct run *run, struct exec_io *io, int out_read, int err_re
 int exec_io_open(struct run *run, uid_t uid, gid_t gid, struct exec_io *ret, struct err *e)
 {
     *ret = EXEC_IO_NONE;
-    int r = open_stdin(run, &ret->stdin_fd, e);
+    int r = 0;
+    if (run->req.stdin_stream && !run->req.tty_input)
+        r = open_stream(uid, gid, ret, e);
+    else if (!run->req.stdin_stream)
+        r = open_stdin(run, &ret->stdin_fd, e);
     if (r == 0 && run->req.tty)
         r = open_terminal(run, uid, gid, ret, e);
-    else if (r == 0)
+    if (r == 0 && run->req.tty_input &&
+        (ret->stdin_fd = fcntl(ret->out_fd, F_DUPFD_CLOEXEC, 0)) < 0)
+        r = err_set(e, errno, "open the terminal");
+    if (run->req.tty)
+        return r;
+    if (r == 0)
         r = container_pipe(uid, gid, &ret->out_read, &ret->out_fd, e);
-    if (r == 0 && !run->req.tty)
+    if (r == 0)
         r = container_pipe(uid, gid, &ret->err_read, &ret->err_fd, e);
     return r;
 }
@@ -102,6 +127,7 @@ void exec_io_close(struct run *run, struct exec_io *io)
     exec_io_handed_over(run, io);
     fd_closep(&io->out_read);
     fd_closep(&io->err_read);
+    fd_closep(&io->in_write);
 }
 
 /* Read what is there, once. False when the stream has ended. */
@@ -126,6 +152,7 @@ struct pump {
     uint64_t space_ns;   /* next look at the disk */
     uint64_t record_ns;  /* when the run is recorded as begun; 0: it was */
     uint64_t flush_ns;
+    bool feeding; /* input waits for room */
     uint8_t *data;
 };
 
@@ -191,30 +218,82 @@ static int next_timeout(const struct pump *p, uint64_t now)
     return next <= now ? 0 : (int)((next - now + MS_NS - 1) / MS_NS);
 }
 
+/* Into the pipe, or into the terminal. */
+static int input_fd(const struct pump *p)
+{
+    return p->run->req.tty_input ? p->io->out_read : p->io->in_write;
+}
+
+static void close_input(struct pump *p, bool by_program)
+{
+    if (by_program)
+        run_input_close(p->run->input, true);
+    fd_closep(&p->io->in_write);
+    p->feeding = false;
+}
+
+/* Something is new, or there is room: move on what was typed, and the size of where. */
+static void feed(struct pump *p)
+{
+    bool terminal = p->run->req.tty_input;
+    struct winsize size = {.ws_row = 0};
+    unsigned rows, cols;
+    if (run_input_size(p->run->input, &rows, &cols) && p->run->req.tty) {
+        size.ws_row = (unsigned short)rows;
+        size.ws_col = (unsigned short)cols;
+        (void)ioctl(p->io->out_read, TIOCSWINSZ, &size);
+    }
+    /* What comes after the end is refused where it comes; here it is only not moved. */
+    int r = run_input_flush(p->run->input, input_fd(p), terminal);
+    p->feeding = r == 1;
+    if (r < 0 && !terminal)
+        close_input(p, r == -EPIPE);
+}
+
+enum { AT_OUT, AT_ERR, AT_CONTAINER, AT_WAKE, AT_INPUT, AT_NEWS, POLLED };
+
+/* A negative descriptor is passed over; a cancellation that was seen wakes nobody again. */
+static void prepare_poll(
+    const struct pump *p, const bool open[RUN_STREAMS], struct pollfd polled[POLLED])
+{
+    bool terminal = p->run->req.tty_input;
+    const struct pollfd all[POLLED] = {
+        [AT_OUT] = {.fd = open[RUN_STDOUT] ? p->io->out_read : -1,
+            .events = (short)(POLLIN | (terminal && p->feeding ? POLLOUT : 0))},
+        [AT_ERR] = {.fd = open[RUN_STDERR] ? p->io->err_read : -1, .events = POLLIN},
+        [AT_CONTAINER] = {.fd = container_fd(p->c), .events = POLLIN},
+        [AT_WAKE] = {.fd = p->kill_ns ? -1 : p->run->wake_fd, .events = POLLIN},
+        [AT_INPUT] = {.fd = p->io->in_write, .events = p->feeding ? POLLOUT : 0},
+        [AT_NEWS] = {.fd = p->run->input ? run_input_fd(p->run->input) : -1, .events = POLLIN}};
+    memcpy(polled, all, sizeof(all));
+}
+
 static int pump_loop(struct pump *p)
 {
     struct run *run = p->run;
     bool open[RUN_STREAMS] = {true, p->io->err_read >= 0};
     int fds[RUN_STREAMS] = {p->io->out_read, p->io->err_read};
     for (;;) {
+        struct pollfd polled[POLLED];
         uint64_t now = io_now_ns();
         enforce(p, now);
         if (p->give_up_ns && now >= p->give_up_ns)
             return -ETIMEDOUT;
-        /* A negative descriptor is passed over; a cancellation that was seen wakes nobody again. */
-        struct pollfd polled[] = {{.fd = open[RUN_STDOUT] ? fds[RUN_STDOUT] : -1, .events = POLLIN},
-            {.fd = open[RUN_STDERR] ? fds[RUN_STDERR] : -1, .events = POLLIN},
-            {.fd = container_fd(p->c), .events = POLLIN},
-            {.fd = p->kill_ns ? -1 : run->wake_fd, .events = POLLIN}};
-        int n = poll(polled, 4, next_timeout(p, now));
+        prepare_poll(p, open, polled);
+        int n = poll(polled, POLLED, next_timeout(p, now));
         if (n < 0 && errno != EINTR)
             return -errno;
         for (int s = 0; n > 0 && s < RUN_STREAMS; s++) {
-            if (polled[s].revents)
+            if (polled[s].revents & ~POLLOUT)
                 open[s] = read_some(run, fds[s], (enum run_stream)s, p->start_ns, p->data);
         }
-        if (n > 0 && polled[2].revents)
+        if (n > 0 && polled[AT_CONTAINER].revents)
             return 0;
+        if (n > 0 && (polled[AT_INPUT].revents & POLLERR))
+            close_input(p, true);
+        else if (n > 0 && (polled[AT_NEWS].revents ||
+                              ((polled[AT_INPUT].revents | polled[AT_OUT].revents) & POLLOUT)))
+            feed(p);
     }
 }
 

@@ -50,7 +50,7 @@ static bool may_prepare(const struct run *run, const struct exec_plan *plan)
         language = runtimes_by_program(plan->argv[0]);
     /* A folder beneath may be another one by the time of the run. */
     return language && is_wanted(run->exec->config, language->name) && !run->req.tty &&
-           !run->req.has_stdin && (run->req.what == EXEC_FILE || run->req.what == EXEC_ARGV) &&
+           !run->req.has_stdin && !run->req.stdin_stream && (run->req.what == EXEC_FILE || run->req.what == EXEC_ARGV) &&
            strcmp(plan->argv[0], language->program) == 0 && strcmp(plan->cwd, "/workspace") == 0 &&
            reads_workspace_first(plan);
 }

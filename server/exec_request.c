@@ -117,7 +117,7 @@ static int parse_after(json_t *body, struct exec_request *ret, struct err *e)
 /* true, or the size of the terminal. */
 static int parse_tty(json_t *body, struct exec_request *ret, struct err *e)
 {
-    static const char *const known[] = {"rows", "cols", NULL};
+    static const char *const known[] = {"rows", "cols", "input", NULL};
     json_t *tty = json_object_get(body, "tty");
     ret->rows = 24;
     ret->cols = 80;
@@ -131,6 +131,23 @@ static int parse_tty(json_t *body, struct exec_request *ret, struct err *e)
         r = body_number(tty, "rows", 1, 10000, &ret->rows, e);
     if (r >= 0)
         r = body_number(tty, "cols", 1, 10000, &ret->cols, e);
+    if (r >= 0)
+        r = body_bool(tty, "input", &ret->tty_input, e);
+    return r < 0 ? r : 0;
+}
+
+/* After the terminal. */
+static int parse_stdin(
+    json_t *body, const struct exec_base *base, struct exec_request *ret, struct err *e)
+{
+    int r = body_bytes(body, "stdin", base->config->json_bytes, &ret->stdin_bytes, e);
+    ret->has_stdin = r == 1;
+    if (r >= 0)
+        r = body_bool(body, "stdin_stream", &ret->stdin_stream, e);
+    ret->stdin_stream |= ret->tty_input;
+    if (r >= 0 && ret->has_stdin && ret->stdin_stream)
+        return err_refuse(e, PROTO_INVALID_VALUE,
+            "'stdin' is the whole input and 'stdin_stream' says that it comes later: give one of them");
     return r < 0 ? r : 0;
 }
 
@@ -215,7 +232,7 @@ int exec_request_parse(
     json_t *body, const struct exec_base *base, struct exec_request *ret, struct err *e)
 {
     static const char *const known[] = {"filename", "command", "code", "args", "stdin",
-        "stdin_base64", "env", "cwd", "limits", "network", "after", "wait_ms", "changes", "detach",
+        "stdin_base64", "stdin_stream", "env", "cwd", "limits", "network", "after", "wait_ms", "changes", "detach",
         "queue_ms", "tty", "labels", "stream", NULL};
     *ret = (struct exec_request){.language = runtimes_by_name(base->language)};
     int r = body_known(body, "the request", known, e);
@@ -227,8 +244,7 @@ int exec_request_parse(
         r = body_texts(body, "args", EXEC_ARGS_MAX, &ret->args, e);
     if (r < 0)
         return r;
-    r = body_bytes(body, "stdin", base->config->json_bytes, &ret->stdin_bytes, e);
-    ret->has_stdin = r == 1;
+    r = parse_stdin(body, base, ret, e);
     ret->image = strdup(base->image && *base->image ? base->image : "host");
     if (r >= 0 && !ret->image)
         r = err_set(e, ENOMEM, "read the request");

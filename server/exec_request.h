@@ -33,6 +33,7 @@ struct exec_request {
     char *image;
     struct buf stdin_bytes;
     bool has_stdin;
+    bool stdin_stream; /* bytes come while it runs: into a pipe, or into the terminal: */
     char *cwd;  /* checked path relative to /workspace, "" = itself */
     char **env; /* "NAME=VALUE" of sandbox and request; NULL = none */
     struct config_limits limits;
@@ -43,6 +44,7 @@ struct exec_request {
     uint64_t queue_ms, wait_ms;
     bool has_wait, detach, stream;
     bool tty;
+    bool tty_input; /* the terminal is standard input as well; stdin_stream is set, too */
     uint64_t rows, cols;
 };
 

@@ -382,6 +382,8 @@ static void note_failure(struct run *run, int code, const struct err *e)
 
 static void finish(struct run *run, int code, const struct err *e)
 {
+    if (run->input)
+        run_input_close(run->input, false);
     if (code < 0) {
         run_log_end(run->log, 0);
         note_failure(run, code, e);

@@ -48,6 +48,7 @@
     X(PROTO_OFFSET_MISMATCH, "offset_mismatch", 409, false)                                        \
     X(PROTO_PATH_CONFLICT, "path_conflict", 409, false)                                            \
     X(PROTO_RUN_ACTIVE, "run_active", 409, true)                                                   \
+    X(PROTO_INPUT_CLOSED, "input_closed", 409, false)                                              \
     X(PROTO_SANDBOX_DELETED, "sandbox_deleted", 410, false)                                        \
     X(PROTO_LENGTH_REQUIRED, "length_required", 411, false)                                        \
     X(PROTO_PRECONDITION_FAILED, "precondition_failed", 412, false)                                \

@@ -104,7 +104,7 @@ same "also when it is named by a relative path" 127 "$code"
 
 printf 'import sys\nprint(repr(sys.stdin.read()))\n' >stdin.py
 out=$(echo typed | silt run stdin.py)
-same "standard input is at its end" "''" "$out"
+same "standard input is passed on" "'typed\n'" "$out"
 printf 'import sys\nfor i in range(3):\n    print("o", i)\n    print("e", i, file=sys.stderr)\n' >both.py
 try silt run both.py
 same "standard output is separate" $'o 0\no 1\no 2' "$out"

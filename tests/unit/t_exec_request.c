@@ -103,6 +103,10 @@ static void test_refused(void **state)
         {"{\"command\":\"ls\",\"network\":{\"mode\":\"host\"}}", PROTO_INVALID_VALUE, "no network"},
         {"{\"command\":\"ls\",\"detach\":1}", PROTO_INVALID_VALUE, "true or false"},
         {"{\"command\":\"ls\",\"tty\":{\"rows\":0}}", PROTO_INVALID_VALUE, "'rows'"},
+        {"{\"command\":\"ls\",\"tty\":{\"input\":1}}", PROTO_INVALID_VALUE, "'input'"},
+        {"{\"command\":\"ls\",\"stdin_stream\":\"yes\"}", PROTO_INVALID_VALUE, "'stdin_stream'"},
+        {"{\"command\":\"ls\",\"stdin_stream\":true,\"stdin\":\"\"}", PROTO_INVALID_VALUE, "'stdin'"},
+        {"{\"command\":\"ls\",\"tty\":{\"input\":true},\"stdin\":\"\"}", PROTO_INVALID_VALUE, "'stdin'"},
         {"{\"command\":\"ls\",\"changes\":[]}", PROTO_INVALID_VALUE, "'changes'"},
     };
     (void)state;

@@ -25,6 +25,7 @@ static void test_fits(void **state)
         {version_fits_python, ">=3.9", "3.11.2", 1},
         {version_fits_python, ">=3.12", "3.11.2", 0},
         {version_fits_python, ">=3.9,<3.11", "3.11.2", 0},
+        {version_fits_python, ">=3.12,<4", "3.11.2", 0},
         {version_fits_python, ">= 3.9 , < 4", "3.11.2", 1},
         {version_fits_python, "~=3.10", "3.11.2", 1},
         {version_fits_python, "~=3.10.1", "3.11.2", 0},
