@@ -34,8 +34,8 @@ struct config {
     char *listen; /* as given; split into: */
     char host[64];
     uint16_t port;
-    char *data_dir, *workspace_root, *token_file, *runtime, *images,
-        *init;                                    /* token_file, images: or "" */
+    char *data_dir, *workspace_root, *token_file, *engine, *docker_socket, *docker_image, *runtime,
+        *images, *init;                           /* token_file, images: or "" */
     char **allow_hosts, **allow_users, **prepare; /* NULL-terminated, never NULL */
     char *port_file;                              /* "" = none */
     uint64_t max_runs, max_queued;

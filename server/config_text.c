@@ -31,6 +31,14 @@ const struct config_setting config_settings[] = {
         "further host names under which clients may address this server"},
     {"allow_users", NULL, CONFIG_LIST, AT(allow_users), 0, 0, "", "none", "USERS",
         "further users of this machine who need no token on loopback"},
+    {"engine", NULL, CONFIG_TEXT, AT(engine), 0, 0, "oci", NULL, "NAME",
+        "what makes containers: oci (the runtime below) or docker (a Docker Engine or Podman that "
+        "is "
+        "there already)"},
+    {"docker_socket", NULL, CONFIG_TEXT, AT(docker_socket), 0, 0, "/var/run/docker.sock", NULL,
+        "PATH", "with engine docker: the socket it listens on"},
+    {"docker_image", NULL, CONFIG_TEXT, AT(docker_image), 0, 0, "", "none", "NAME",
+        "with engine docker: the image in which programs run"},
     {"runtime", NULL, CONFIG_TEXT, AT(runtime), 0, 0, "crun", NULL, "PROGRAM",
         "OCI runtime that starts containers: crun, runc, runsc or a path"},
     {"images", NULL, CONFIG_TEXT, AT(images), 0, 0, "", "none: the host's own programs", "PATH",

@@ -28,7 +28,17 @@
 int container_engine_new(
     const struct container_config *config, struct container_engine **ret, struct err *e)
 {
-    return container_oci_new(config, ret, e);
+    static const struct {
+        const char *name;
+        int (*open)(
+            const struct container_config *config, struct container_engine **ret, struct err *e);
+    } engines[] = {{"oci", container_oci_new}, {"docker", container_docker_new}};
+    const char *wanted = config->engine ? config->engine : "oci";
+    for (size_t i = 0; i < sizeof engines / sizeof engines[0]; i++) {
+        if (strcmp(engines[i].name, wanted) == 0)
+            return engines[i].open(config, ret, e);
+    }
+    return err_say(e, EINVAL, "there is no engine '%s': use oci or docker", wanted);
 }
 
 const struct container_abilities *container_engine_abilities(const struct container_engine *g)

@@ -9,8 +9,8 @@
  *     container_wait(c, &exit)
  *     container_free(c)                  // everything in it is dead, mounts and cgroup are gone
  *
- * Engine: an OCI runtime's command line (crun by default) with a bundle of our own. silt-init is
- * PID 1: it takes the request from an inherited socket, forks, execs, reaps orphans, and reports
+ * Engine: an OCI runtime's command line (crun by default) with a bundle of our own, or a Docker Engine
+ * that is there already (container_docker.c). silt-init is PID 1: it takes the request from its socket, forks, execs, reaps orphans, and reports
  * exit status and usage; it cannot be traced or dumped by the program, and when its socket closes
  * (siltd died) the container ends.
  *
@@ -41,6 +41,8 @@ struct container_config {
     const char *runtime; /* "crun", "runc", "runsc", or a path */
     const char *init_path; /* the silt-init binary */
     const char *image_dir; /* a root directory that offers images by name, or NULL: host only */
+    const char *engine;    /* "docker", else an OCI runtime; then what follows is not looked at */
+    const char *docker_socket, *docker_image;
 };
 
 /* What this engine can enforce, for the start-up message and /healthz. */

@@ -59,7 +59,7 @@ struct container {
     int sock;
     int init_pidfd;
     pid_t init;
-    int ended; /* epoll of sock and init_pidfd */
+    int ended;  /* epoll of sock and init_pidfd */
     bool begun; /* the engine has something to remove */
     bool prepared, started, finished;
     struct cgroup_meter meter;
@@ -72,6 +72,10 @@ struct container {
 
 /* An engine made by an OCI runtime's command line (container_engine.c). */
 int container_oci_new(const struct container_config *config, struct container_engine **ret,
+    struct err *e) WARN_UNUSED;
+
+/* One whose containers Docker Engine makes (container_docker.c). */
+int container_docker_new(const struct container_config *config, struct container_engine **ret,
     struct err *e) WARN_UNUSED;
 
 /* ---- container_order.c; the container's lock is held by those who send */

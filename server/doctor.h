@@ -52,6 +52,7 @@ struct doctor_facts {
 
     char runtime[64], runtime_error[512], engine[96]; /* as set; engine "" unless usable */
     int runtime_errno;
+    bool docker;      /* engine = docker: programs are its image's */
     bool engine_cold; /* no container can wait for a run */
     char init[256];
     int init_error; /* of opening it */

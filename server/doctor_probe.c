@@ -259,6 +259,7 @@ void doctor_probe(const struct config *c, struct doctor_facts *f)
         c->max_connections + DESCRIPTORS_PER_RUN * (c->max_runs + c->max_warm) + DESCRIPTORS_OWN;
     (void)snprintf(f->listen, sizeof f->listen, "%.120s", c->listen);
     (void)snprintf(f->runtime, sizeof f->runtime, "%.60s", c->runtime);
+    f->docker = strcmp(c->engine, "docker") == 0;
     probe_init(c->init, f);
     doctor_disk_probe(c->data_dir, &f->data);
     doctor_disk_probe(c->workspace_root, &f->work);

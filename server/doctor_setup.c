@@ -45,6 +45,10 @@ bool doctor_setup_runtime(const struct doctor_facts *f, struct doctor_row *row)
         bool known = strcmp(f->runtime, "crun") == 0 || strcmp(f->runtime, "runc") == 0 ||
                      strcmp(f->runtime, "runsc") == 0;
         doctor_bad(row, DOCTOR_FAIL, "siltd does not start", "%s", f->runtime_error);
+        if (f->docker)
+            return doctor_mend(row,
+                "apt-get install docker.io, siltd --docker-socket PATH --docker-image NAME; or: "
+                "siltd --engine oci");
         if (f->runtime_errno != ENOENT && f->runtime_errno != EINVAL)
             return doctor_mend(row, "what is BAD or warn above; the runtime itself is there");
         return known && f->runtime_errno == ENOENT
@@ -130,11 +134,15 @@ bool doctor_setup_languages(const struct doctor_facts *f, struct doctor_row *row
         return doctor_ok(row, "%s", have);
     doctor_bad(row, DOCTOR_WARN, "their files are refused with interpreter_missing",
         "%s; not there: %s", *have ? have : "none", lack);
+    if (f->docker)
+        return doctor_mend(row, "siltd --docker-image with an image that has them");
     return doctor_mend(row, "apt-get install%s", packages);
 }
 
 bool doctor_setup_images(const struct doctor_facts *f, struct doctor_row *row)
 {
+    if (f->docker)
+        return doctor_ok(row, "not used: programs are those of docker's image");
     if (!*f->images)
         return doctor_ok(row, "none: programs are the host's");
     if (f->images_error) {

@@ -159,6 +159,9 @@ void doctor_trial_probe(const struct config *c, struct doctor_facts *f)
     (void)snprintf(state, sizeof state, "%s/containers", base);
     (void)snprintf(t.empty, sizeof t.empty, "%s/empty", base);
     const struct container_config config = {.state_dir = state,
+        .engine = c->engine,
+        .docker_socket = c->docker_socket,
+        .docker_image = c->docker_image,
         .runtime = c->runtime,
         /* Without silt-init nothing is started: what is said of the runtime is about the runtime.
          */

@@ -22,6 +22,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -296,6 +297,15 @@ static void turn(struct state *s, int signals)
         obey(s);
 }
 
+static bool connect_out(void)
+{
+    static const struct sockaddr_un to = {.sun_family = AF_UNIX, .sun_path = INIT_SOCKET};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (const struct sockaddr *)&to, sizeof to) < 0)
+        return false;
+    return fd == INIT_FD || dup3(fd, INIT_FD, O_CLOEXEC) >= 0;
+}
+
 int main(int argc, char **argv)
 {
     struct state s = {.error_fd = -1,
@@ -304,6 +314,8 @@ int main(int argc, char **argv)
         .around = argc > 1 && strcmp(argv[1], INIT_AROUND) == 0};
     sigset_t child;
     if (getpid() != 1) /* it kills all that it can reach */
+        return 1;
+    if (argc > 1 && strcmp(argv[1], INIT_CONNECT) == 0 && !connect_out())
         return 1;
     if (prctl(PR_SET_DUMPABLE, WEAK("dumpable")) < 0 ||
         (!s.around && !WEAK("privileges") && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) ||

@@ -31,6 +31,9 @@
  * (runsc). Then the program is the runtime's command line and no filter is loaded for it; all else
  * is the same, so the runtime's processes, too, end with the socket.
  *
+ * With the argument INIT_CONNECT nobody could give it a descriptor (engine = docker): it connects
+ * to INIT_SOCKET before anything else, where siltd takes one connection and no other.
+ *
  * When the socket closes, silt-init kills everything in the container and exits. Until then it
  * stays, alone, after INIT_ENDED too: it keeps the cgroup, whose figures are wanted, and the
  * runtime's clean-up does not compete with the answer.
@@ -42,6 +45,8 @@
 
 #define INIT_FD 3
 #define INIT_AROUND "around"
+#define INIT_CONNECT "connect"
+#define INIT_SOCKET "/dev/.silt/sock"
 #define INIT_BODY_MAX (1024 * 1024) /* bytes of cwd, argv and environment together */
 #define INIT_STRINGS_MAX 8192       /* argv and environment entries together */
 

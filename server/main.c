@@ -157,6 +157,9 @@ static int open_engine(struct server *s, struct err *e)
         return err_set(e, ENOMEM, "start the container engine");
     const struct container_config config = {
         .state_dir = state,
+        .engine = s->config->engine,
+        .docker_socket = s->config->docker_socket,
+        .docker_image = s->config->docker_image,
         .runtime = s->config->runtime,
         .init_path = s->config->init,
         .image_dir = *s->config->images ? s->config->images : NULL,

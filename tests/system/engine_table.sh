@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 # The same small table of runs for every engine and runtime. Source after lib.sh and rest.sh; a server is
 # there.
-#     engine_table NAME ENGINE START_MS   NAME begins each line, ENGINE is in the `runtime.engine` of its runs;
-#                                         until a program's first line is out it takes at most START_MS
+#     engine_table NAME ENGINE START_MS [UID]   NAME begins each line, ENGINE is in the `runtime.engine` of its
+#                              runs; until a program's first line is out it takes at most START_MS; UID is what
+#                              it runs as, inside
 engine_table() {
     local name=$1 id
     new_sandbox '{"language":"python"}'
     run '{"command":"echo hello; echo problem >&2; id -u; pwd"}'
-    same "$name: output" 'hello 1000 /workspace problem' "$(field 'stdout+.stderr|gsub("\n"; " ")|rtrimstr(" ")')"
+    same "$name: output" "hello ${4:-1000} /workspace problem" "$(field 'stdout+.stderr|gsub("\n"; " ")|rtrimstr(" ")')"
     contains "$name: the run says what ran it" "$2" "$(field runtime.engine)"
     run '{"command":"echo one >made.txt; mkdir sub; echo two >sub/two.txt"}'
     same "$name: files changed" 'created made.txt, created sub/two.txt' \

@@ -52,7 +52,10 @@ static inline bool fixture_is_root(const struct fixture *f)
 
 static inline struct container_config fixture_config(const struct fixture *f)
 {
-    return (struct container_config){f->state, "crun", f->init, f->images};
+    return (struct container_config){.state_dir = f->state,
+        .runtime = "crun",
+        .init_path = f->init,
+        .image_dir = f->images};
 }
 
 static inline void fixture_init_path(struct fixture *f)

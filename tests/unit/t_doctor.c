@@ -215,6 +215,13 @@ static void test_runtime(void **state)
     f.runtime_errno = EPERM; /* of the mounts beneath it: installing helps nobody */
     assert_null(strstr(only(&f, "runtime").mend, "apt-get"));
     (void)snprintf(f.engine, sizeof f.engine, "runsc 0.0");
+    f.docker = true;
+    assert_non_null(strstr(only(&f, "images").text, "docker's image"));
+    f.engine[0] = '\0';
+    f.runtime_errno = ECONNREFUSED;
+    assert_non_null(strstr(only(&f, "runtime").mend, "--docker-socket"));
+    f.docker = false;
+    (void)snprintf(f.engine, sizeof f.engine, "runsc 0.0");
     f.engine_cold = true; /* what it cannot do is said */
     assert_int_equal(only(&f, "runtime").verdict, DOCTOR_OK);
     assert_non_null(strstr(only(&f, "runtime").text, "limits of memory and processes are loose"));
