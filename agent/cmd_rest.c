@@ -241,25 +241,9 @@ static int stop_where_it_is(
 
 static int stream_logs(struct app *app, const char *id, struct run_stream *stream, struct err *e)
 {
-    static const char *const streamed[] = {"Accept: application/x-ndjson", NULL};
-    CLEANUP(freep) char *path = NULL;
-    struct client_response response;
     int r = app->opt.follow ? 0 : stop_where_it_is(app, id, stream, e);
 
-    if (r < 0)
-        return r;
-    if (asprintf(&path, "/v1/runs/%s/events", id) < 0)
-        return err_set(e, ENOMEM, "build a request");
-    struct client_request req = {
-        .method = "GET",
-        .path = path,
-        .headers = streamed,
-        .on_data = run_stream_data,
-        .ctx = stream,
-    };
-    r = client_call(app->client, &req, &response, e);
-    client_response_release(&response);
-    return stream->caught_up ? 0 : r;
+    return r < 0 ? r : run_follow(app->client, id, stream, e);
 }
 
 int cmd_logs(struct app *app)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The pieces of `silt run`: what is asked of the server (run_request.c), what comes back live
- * (run_stream.c), the flow that syncs first and runs behind the barrier (run.c), and the same by way
- * of a watcher that is there already (run_watcher.c).
+ * (run_stream.c), also again after a break (run_follow.c), what the program reads (run_feed.h), the
+ * flow that syncs first and runs behind the barrier (run.c), and the same by way of a watcher that is
+ * there already (run_watcher.c).
  */
 #ifndef AGENT_RUN_H
 #define AGENT_RUN_H
@@ -43,12 +44,21 @@ struct run_stream {
     bool caught_up; /* … and that was reached: run_stream_data ended the request */
     uint64_t until_bytes, printed_bytes; /* of both outputs */
     bool mid_line;                       /* what was printed last was no end of a line */
+    uint64_t last_id; /* of the events that were told */
     int broken; /* -errno: standard output is closed, or the stream is no stream of ours */
 };
 void run_stream_init(struct run_stream *s, bool quiet);
 void run_stream_release(struct run_stream *s);
 /* A client_request.on_data function; ctx is a struct run_stream. */
 int run_stream_data(void *ctx, const void *data, size_t len);
+
+/* ---- run_follow.c */
+
+/* Replay and follow a run to its end (or to where stream->replay stops), each event once and in order:
+ * where the connection breaks it goes on behind the last one. An error once there was nothing new for
+ * 90 s, or at once if there never was. */
+int run_follow(
+    struct client *client, const char *id, struct run_stream *stream, struct err *e) WARN_UNUSED;
 
 /* ---- run_watcher.c: through the watcher's control socket */
 

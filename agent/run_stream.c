@@ -86,8 +86,11 @@ static int take_line(struct run_stream *s, const char *line, size_t len)
         return s->caught_up ? -ECANCELED : 0;
     }
     json_t *event = json_loadb(line, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    uint64_t id = (uint64_t)json_integer_value(json_object_get(event, "id"));
     int r = event ? take_event(s, event) : -EPROTO;
     json_decref(event);
+    if (r == 0)
+        s->last_id = id;
     if (r == 0 && s->raw && (io_write_all(1, line, len) < 0 || io_write_all(1, "\n", 1) < 0))
         r = -EPIPE;
     if (r == 0 && s->replay && !s->ended && s->printed_bytes >= s->until_bytes) {
