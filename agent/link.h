@@ -4,8 +4,9 @@
  * holds .gitignore   "*" link.json    server, sandbox, link id, machine id, dev:ino of the root,
  * schema version index        what the server acknowledged (agent/index.h) sig/         signatures
  * of large files (agent/index.h) cookies/     for the barrier (agent/watch.h) lock         held
- * (flock) by whoever syncs control      the watcher's socket (agent/control.h) watch.log    what a
- * background watcher said Finding the root, refusing places that must not be synced, telling a
+ * (flock) by whoever syncs control      the watcher's socket (agent/control.h) upload       of which
+ * stage a large content is on its way (agent/sync_stage.c) watch.log    what a background watcher
+ * said Finding the root, refusing places that must not be synced, telling a
  * copied folder from the original. Asks nothing and prints nothing: questions are the caller's, by
  * what is returned.
  */

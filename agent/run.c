@@ -81,6 +81,8 @@ static int scan_and_send(struct run_session *s, struct err *e)
     if (ops < 0)
         return (int)ops;
     r = ops > BEHIND_BARRIER_OPS ? sync_push(s->sync, e) : sync_start(s->sync, e);
+    if (r == 0 && sync_uploads(s->sync))
+        r = sync_push(s->sync, e);
     progress_clear(&s->talk.progress);
     return r < 0 ? r : barrier_of_sync(s, e);
 }

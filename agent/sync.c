@@ -12,6 +12,7 @@
 #include "shared/banned.h"
 
 #define STEP_MS 1000
+#define RETRY_STEP_MS 50
 #define FRAME_BYTES 256u /* of an operation without its content, about */
 #define FIRST_SETS 3u    /* that are smaller than the others, when there are many changes */
 
@@ -314,6 +315,14 @@ void sync_barrier(struct sync *s, const char **ret_client, uint64_t *ret_seq)
     *ret_seq = seq;
 }
 
+bool sync_uploads(const struct sync *s)
+{
+    bool found = s->reading && s->reading->stage;
+    for (const struct sync_set *set = s->queue; set && !found; set = set->next)
+        found = set->items[set->item_count - 1].size > SYNC_STAGE_MIN;
+    return found;
+}
+
 bool sync_busy(const struct sync *s)
 {
     return s->fresh_count || s->queue || s->flying_count;
@@ -376,7 +385,10 @@ static int wait_for_answers(struct sync *s, struct err *e)
         if (r < 0)
             return r;
         bool more = can || sync_sig_step(s);
-        r = client_step(s->config.client, NULL, 0, more ? 0 : STEP_MS, e);
+        if (s->retry_at_ns && io_now_ns() >= s->retry_at_ns && (r = sync_resend(s, e)) < 0)
+            return r;
+        r = client_step(
+            s->config.client, NULL, 0, more ? 0 : s->retry_at_ns ? RETRY_STEP_MS : STEP_MS, e);
         if (r < 0)
             return r;
         if (s->trouble != SYNC_FINE && !s->flying_count)

@@ -81,6 +81,9 @@ int sync_start(struct sync *s, struct err *e) WARN_UNUSED;
 void sync_barrier(struct sync *s, const char **ret_client, uint64_t *ret_seq);
 /* At most 20 paths that were not acknowledged yet, as readable texts: a new reference. */
 json_t *sync_pending(const struct sync *s);
+/* Is a content under way, or due, that goes before its set? A run that names the set would wait in
+ * vain at the barrier. */
+bool sync_uploads(const struct sync *s);
 /* Is anything queued or under way? */
 bool sync_busy(const struct sync *s);
 /* The sets that ended badly after all retries: 0, or -errno with the error of the first. Clears it.

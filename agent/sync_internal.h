@@ -9,6 +9,7 @@
  *     sync_set.c    operations → the body of one request, in memory or streamed
  *     sync_read.c   small files as they were at one time
  *     sync_pack.c   the body's compression while it is built
+ *     sync_stage.c  a large content that goes before its set
  *     sync_send.c   sets in flight, their answers
  *     sync_base.c   first contact, another epoch, repair after a refusal
  *     sync_audit.c  do both sides hold the same?
@@ -35,6 +36,8 @@
 #define SYNC_SETS_IN_FLIGHT 2
 #define SYNC_ROUNDS 5
 #define SYNC_MEMORY_FILE (1024u * 1024) /* larger files are streamed, never held */
+#define SYNC_STAGE_MIN (8u * 1024 * 1024) /* from this on a content goes through a stage */
+#define SYNC_STAGE_TRIES 6                /* that bring nothing, without patience */
 #define SYNC_READ_TRIES 3               /* at a file that changes while it is read */
 
 /* A set of paths, for telling things once. */
@@ -96,6 +99,9 @@ struct sync_set {
     struct delta_sig *maker_base;
     struct manifest_entry
         made; /* what the index learns at its end; made.path belongs to the item */
+    /* A large content that goes to a stage first; the request is the stage's until then. */
+    struct sync_stage *stage;
+    bool was_staged;
     struct client_request request;
     struct client_call *call; /* NULL: not under way */
     uint32_t tries;
@@ -139,6 +145,7 @@ struct sync {
     struct sync_set *reading; /* its content is not known yet: the next set waits for that */
     uint64_t promised_seq; /* a run may wait for this number: it is sent even if nothing is in it */
     struct buf deferred;   /* index log of what needed no sending, while sets are in flight */
+    uint64_t retry_at_ns;  /* without patience: when what waits is tried again; 0: nothing waits */
     bool patient;          /* a watcher: keeps sets while the server is away */
     bool away;             /* it is */
     struct err why_away;   /* the server's sentence if it answered "later", else none */
@@ -233,6 +240,26 @@ int sync_set_finish(struct sync *s, struct sync_set *set, struct err *e) WARN_UN
 struct sync_set *sync_set_new(struct sync *s);
 void sync_set_free(struct sync_set *set);
 
+/* ---- sync_stage.c */
+/* As sync_set_stream, by way of a stage: before anything else is asked of it, the set's request is
+ * what sync_stage_prepare makes it; sync_stage_heard says what the answer means. */
+int sync_stage_begin(
+    struct sync_set *set, const struct change_op *op, int fd, struct err *e) WARN_UNUSED;
+int sync_stage_prepare(struct sync_set *set, struct err *e) WARN_UNUSED;
+enum sync_stage_next {
+    SYNC_STAGE_GO_ON,  /* prepare and send the next request */
+    SYNC_STAGE_THERE,  /* all of the content is: sync_stage_end */
+    SYNC_STAGE_NONE,   /* there will be no stage: sync_stage_end */
+    SYNC_STAGE_FAILED, /* it is as the result says; after it the stage is asked how far it is */
+};
+enum sync_stage_next sync_stage_heard(struct sync_set *set, int result,
+    const struct client_response *response, const struct err *why, struct err *e) WARN_UNUSED;
+/* The set as it is sent: it names the stage, or streams the content. */
+int sync_stage_end(struct sync_set *set, bool there, struct err *e) WARN_UNUSED;
+void sync_stage_free(struct sync_stage *st);
+/* The set that named it was applied. */
+void sync_stage_forget(const struct sync *s);
+
 /* ---- sync_read.c */
 /* All of a small file into s->scratch, as it was at one time if it ever holds still; else the path
  * is one of those that are unsettled. *stat and *seen_ns: from before, then those that it was read
@@ -250,6 +277,8 @@ int sync_pack_more(struct sync_set *set) WARN_UNUSED;
 /* The end, for a set in memory: the request's body and encoding. */
 int sync_pack_end(struct sync_set *set) WARN_UNUSED;
 int sync_pack_level(const struct sync *s);
+/* Does the beginning of the content shrink? */
+bool sync_pack_shrinks(int fd, int level);
 /* Exchange two buffers of the same maximum; both are empty then. */
 void sync_pack_swap(struct buf *a, struct buf *b);
 /* The compressor and the spare memory are not needed for now. */

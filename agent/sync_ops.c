@@ -337,7 +337,8 @@ static int emit_put(
     if (data || size == 0)
         return emit_op(m, &op, data);
     contest(m, &op);
-    return sync_set_stream(m->set, &op, fd, m->e);
+    return size > SYNC_STAGE_MIN ? sync_stage_begin(m->set, &op, fd, m->e)
+                                 : sync_set_stream(m->set, &op, fd, m->e);
 }
 
 static int add_small(struct emit *m, int fd)

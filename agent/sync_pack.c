@@ -9,12 +9,15 @@
 #include <errno.h>
 #include <string.h>
 
+#include "shared/io.h"
+
 #include "shared/banned.h"
 
 #define PACK_MIN 1024 /* bytes: below, compression does not pay */
 #define LEVEL_AWAY 1
 #define LEVEL_HERE (-5) /* of a whole tree to the same machine: there bytes cost less than time */
 #define OUT_PIECE (128u * 1024)
+#define SAMPLE_BYTES (128 * 1024)
 
 void sync_pack_init(struct sync *s)
 {
@@ -131,4 +134,17 @@ int sync_pack_end(struct sync_set *set)
     if (r == 0)
         take_packed(set);
     return r;
+}
+
+bool sync_pack_shrinks(int fd, int level)
+{
+    CLEANUP(freep) uint8_t *data = malloc(SAMPLE_BYTES);
+    CLEANUP(freep) uint8_t *packed = malloc(ZSTD_COMPRESSBOUND(SAMPLE_BYTES));
+    if (!data || !packed)
+        return false;
+    ssize_t n = io_pread_full(fd, data, SAMPLE_BYTES, 0);
+    if (n <= 0)
+        return false;
+    size_t size = ZSTD_compress(packed, ZSTD_COMPRESSBOUND(SAMPLE_BYTES), data, (size_t)n, level);
+    return !ZSTD_isError(size) && size < (size_t)n / 10 * 9;
 }

@@ -15,6 +15,7 @@
 #include "shared/banned.h"
 
 #define TRIES_MAX 3              /* at a broken connection, without patience */
+#define RETRY_NS UINT64_C(100000000) /* of a stage, without patience; twice as long each time */
 #define TIMEOUT_MS 60000         /* of a request, plus its size at: */
 #define CONFLICTS_LISTED 1000    /* by the server, at most */
 #define SLOWEST_BYTES_PER_MS 128 /* 1 Mbit/s */
@@ -65,7 +66,12 @@ static void fail(struct sync *s, enum sync_trouble trouble, const struct err *e)
 
 static int start(struct sync *s, struct sync_set *set, struct err *e)
 {
-    uint64_t bytes = set->stream_fd >= 0 ? set->stream_len : set->request.body_len;
+    int r = set->stage ? sync_stage_prepare(set, e) : 0;
+    if (r < 0)
+        return r;
+    uint64_t bytes = set->stage            ? set->items[set->item_count - 1].size
+                     : set->stream_fd >= 0 ? set->stream_len
+                                           : set->request.body_len;
     uint64_t timeout = TIMEOUT_MS + bytes / SLOWEST_BYTES_PER_MS;
     set->request.timeout_ms = timeout > UINT32_MAX ? UINT32_MAX : (uint32_t)timeout;
     set->tries++;
@@ -114,6 +120,8 @@ static int acknowledged(
         memcpy(state->epoch, epoch, strlen(epoch) + 1);
     take_totals(s, set, answer);
     json_decref(answer);
+    if (set->was_staged)
+        sync_stage_forget(s);
     return index_commit(s->index, &set->log, e);
 }
 
@@ -127,6 +135,7 @@ static const struct refusal_row refusal_rows[] = {
     {PROTO_EPOCH_MISMATCH, SYNC_REBASE}, {PROTO_SEQ_CONFLICT, SYNC_REBASE},
     {PROTO_FILE_NOT_FOUND, SYNC_REBASE}, /* the source of a copy or move is gone there */
     {PROTO_PREDECESSOR_REFUSED, SYNC_AGAIN}, {PROTO_SEQ_GAP, SYNC_AGAIN},
+    {PROTO_STAGE_NOT_FOUND, SYNC_AGAIN}, {PROTO_OFFSET_MISMATCH, SYNC_AGAIN},
     {PROTO_HASH_MISMATCH, SYNC_AGAIN}, /* the file changed between hashing and sending */
 };
 
@@ -163,11 +172,17 @@ static bool keep_for_later(struct sync *s, struct sync_set *set, int result,
 {
     bool later = result != -EPROTO ||
                  (response->retryable && response->status >= 429 && response->status != 409);
-    if (!later || result == -ENOMEM || set->stream_fd >= 0)
+    if (!later || result == -ENOMEM || result == -ESTALE || set->stream_fd >= 0)
         return false;
     if (s->patient) {
         s->away = true;
         s->why_away = result == -EPROTO ? *e : (struct err)ERR_INIT;
+        return true;
+    }
+    /* The server may not have seen yet that the connection broke: it gets a moment. */
+    bool passes = result == -EPROTO ? e->refusal == PROTO_BUSY : result != -ECONNREFUSED;
+    if (set->stage && passes && set->tries < SYNC_STAGE_TRIES) {
+        s->retry_at_ns = io_now_ns() + (RETRY_NS << set->tries);
         return true;
     }
     /* A kept connection may have been closed by a server that was restarted. */
@@ -176,15 +191,47 @@ static bool keep_for_later(struct sync *s, struct sync_set *set, int result,
            start(s, set, &ignored) == 0;
 }
 
+/* The next set goes out from here, whoever drives the client: a run may wait for it. One in which
+ * nothing is left to send goes nowhere, so the one behind it is due as well. */
+static void pump(struct sync *s)
+{
+    struct err e = ERR_INIT;
+    int r;
+    do
+        r = sync_pump(s, &e);
+    while (r == 0 && s->flying_count == 0 && sync_can_send(s));
+    if (r < 0)
+        fail(s, SYNC_FATAL, &e);
+}
+
+/* The next request of a set whose content goes to a stage: true, or it did not begin. */
+static bool goes_on(struct sync *s, struct sync_set *set, enum sync_stage_next next, struct err *e)
+{
+    int r = next == SYNC_STAGE_GO_ON ? 0 : sync_stage_end(set, next == SYNC_STAGE_THERE, e);
+    return r == 0 && start(s, set, e) == 0;
+}
+
 static void set_done(void *ctx, int result, struct client_response *response, const struct err *e)
 {
     struct sync_set *set = ctx;
     struct sync *s = set->sync;
     struct err late = ERR_INIT;
-    int r;
     set->call = NULL;
     s->totals.bytes_sent += response->bytes_sent;
     s->totals.bytes_received += response->bytes_received;
+    enum sync_stage_next next =
+        set->stage ? sync_stage_heard(set, result, response, e, &late) : SYNC_STAGE_FAILED;
+    if (next != SYNC_STAGE_FAILED && goes_on(s, set, next, &late)) {
+        s->away = s->away && has_waiting(s);
+        pump(s);
+        return;
+    }
+    if (next != SYNC_STAGE_FAILED) {
+        fail(s, SYNC_FATAL, &late);
+        unlist(s, set);
+        sync_set_free(set);
+        return;
+    }
     if (result < 0 && keep_for_later(s, set, result, response, e))
         return;
     if (result == 0 && (result = acknowledged(s, set, response, &late)) < 0)
@@ -215,13 +262,7 @@ static void set_done(void *ctx, int result, struct client_response *response, co
     }
     if (s->flying_count == 0 && !s->queue)
         sync_pack_drop(s);
-    /* The next set goes out from here, whoever drives the client: a run may wait for it. One in
-     * which nothing is left to send goes nowhere, so the one behind it is due as well. */
-    do
-        r = sync_pump(s, &late);
-    while (r == 0 && s->flying_count == 0 && sync_can_send(s));
-    if (r < 0)
-        fail(s, SYNC_FATAL, &late);
+    pump(s);
 }
 
 /* ---- sending */
@@ -281,7 +322,7 @@ static int send_next(struct sync *s, struct err *e)
         sync_set_free(set);
         return r;
     }
-    if (r == 0)
+    if (r == 0 && !set->stage)
         r = sync_set_finish(s, set, e);
     if (r == 0)
         r = note_intent(s, set, e);
@@ -316,6 +357,7 @@ int sync_resend(struct sync *s, struct err *e)
 {
     int r = 0;
     s->away = false;
+    s->retry_at_ns = 0;
     for (struct sync_set *set = s->flying; r == 0 && set; set = set->next) {
         if (!set->call)
             r = start(s, set, e);

@@ -11,7 +11,6 @@
 #include "shared/banned.h"
 
 #define STREAM_PIECE CHANGES_DATA_MAX
-#define SAMPLE_BYTES (128 * 1024)
 
 struct sync_set *sync_set_new(struct sync *s)
 {
@@ -44,6 +43,7 @@ void sync_set_free(struct sync_set *set)
     buf_release(&set->out);
     changes_writer_free(set->writer);
     fd_closep(&set->stream_fd);
+    sync_stage_free(set->stage);
     (void)ZSTD_freeCCtx(set->zstd);
     delta_maker_free(set->maker);
     delta_sig_free(set->maker_base);
@@ -212,27 +212,13 @@ static ssize_t read_body(void *ctx, void *data, size_t len)
     return (ssize_t)n;
 }
 
-/* Does the beginning of the content shrink? */
-static bool shrinks(int fd, int level)
-{
-    CLEANUP(freep) uint8_t *data = malloc(SAMPLE_BYTES);
-    CLEANUP(freep) uint8_t *packed = malloc(ZSTD_COMPRESSBOUND(SAMPLE_BYTES));
-    if (!data || !packed)
-        return false;
-    ssize_t n = io_pread_full(fd, data, SAMPLE_BYTES, 0);
-    if (n <= 0)
-        return false;
-    size_t size = ZSTD_compress(packed, ZSTD_COMPRESSBOUND(SAMPLE_BYTES), data, (size_t)n, level);
-    return !ZSTD_isError(size) && size < (size_t)n / 10 * 9;
-}
-
 static int prepare_stream(struct sync_set *set)
 {
     set->request.read_body = read_body;
     set->request.stream_len = UINT64_MAX;
     set->request.ctx = set;
     int level = sync_pack_level(set->sync);
-    if (!set->packing && !shrinks(set->stream_fd, level))
+    if (!set->packing && !sync_pack_shrinks(set->stream_fd, level))
         return 0;
     if (set->packing) { /* many small files before it: it goes on where they end */
         set->zstd = ptr_take(&set->sync->zstd);

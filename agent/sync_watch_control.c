@@ -215,6 +215,8 @@ static void step_waiter(struct sync_loop *l, struct sync_waiter *w, uint64_t now
         sync_barrier(l->s, &client, &w->seq);
     }
     bool acked = !sync_busy(l->s) || index_state(l->s->index)->acked_seq >= w->seq;
+    /* A large content goes before its set, at whatever rate the line has: a run waits for it here. */
+    bool uploads = w->run && sync_uploads(l->s);
     if (w->verify)
         acked = !sync_busy(l->s) && !l->compare;
     if (w->verify && acked && l->audit_error[0])
@@ -223,13 +225,13 @@ static void step_waiter(struct sync_loop *l, struct sync_waiter *w, uint64_t now
         answer_error(l, w, EIO, l->problem);
     else if (w->run && l->s->away && l->no_space_ns > w->asked_ns)
         answer_error(l, w, ENOSPC, l->problem); /* no waiting makes room */
-    else if (w->started && w->run && (!w->wants_ack || acked))
+    else if (w->started && w->run && (w->wants_ack ? acked : !uploads))
         sync_loop_run(l, w);
-    else if (w->started && !w->wants_ack)
+    else if (w->started && !w->run && !w->wants_ack)
         answer_flush(l, w);
-    else if (w->started && acked)
+    else if (w->started && !w->run && acked)
         answer_sync(l, w);
-    else if (now_ns >= w->deadline_ns)
+    else if (now_ns >= w->deadline_ns && !(w->started && w->run && uploads && !l->s->away))
         answer_late(l, w);
     else if (!control_has_peer(l->control, w->peer))
         drop(w);

@@ -274,14 +274,11 @@ int workspace_clear_staging(struct workspace *ws, bool (*keep)(const char *name)
     CLEANUP(fd_closep) int fd = openat(ws->stage_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     CLEANUP(dir_closep) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     const struct dirent *d;
-
     if (!dir)
         return err_set(e, errno, "read the staging directory");
     (void)fd_take(&fd);
     while ((d = readdir(dir)) != NULL) {
-        if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0)
-            continue;
-        if (keep && keep(d->d_name))
+        if (!strcmp(d->d_name, ".") || !strcmp(d->d_name, "..") || (keep && keep(d->d_name)))
             continue;
         int r = tree_remove_at(ws->stage_fd, d->d_name, e);
         if (r < 0)
@@ -294,9 +291,9 @@ bool workspace_has_staged(const struct workspaces *all, const char *id)
 {
     CLEANUP(freep) char *path = path_join(all->staging, id);
     CLEANUP(dir_closep) DIR *dir = path ? opendir(path) : NULL;
-    const struct dirent *d = NULL;
-    while (dir && (d = readdir(dir)) != NULL && d->d_name[0] == '.')
-        ;
+    const struct dirent *d = dir ? readdir(dir) : NULL;
+    while (d && d->d_name[0] == '.')
+        d = readdir(dir);
     return d != NULL;
 }
 
