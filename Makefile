@@ -11,7 +11,7 @@ WEAKEN ?=
 
 VERSION := 0.1.0
 PKGS_SILT := jansson libxxhash libzstd
-PKGS_SILTD := libmicrohttpd jansson libxxhash libzstd sqlite3
+PKGS_SILTD := libmicrohttpd jansson libxxhash libzstd sqlite3 nettle liblzma zlib
 
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla \
 	-Wformat=2 -Wundef -fno-common -Werror
@@ -42,7 +42,8 @@ UNIT := $(wildcard tests/unit/t_*.c)
 FUZZ := $(wildcard tests/fuzz/f_*.c)
 
 LIBS_SILT = $(shell pkg-config --libs $(PKGS_SILT)) -lrsync -linotifytools
-LIBS_SILTD = $(shell pkg-config --libs $(PKGS_SILTD)) -lrsync
+# libarchive's tar reader alone: its shared library brings libxml2 and ICU to every start of siltd.
+LIBS_SILTD = -l:libarchive.a $(shell pkg-config --libs $(PKGS_SILTD)) -lrsync
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 all: $(BUILD)/silt $(BUILD)/siltd $(BUILD)/silt-init ## build the three programs

@@ -78,6 +78,8 @@ const struct api_route api_routes[] = {
     {HTTP_GET, R "/{run}/output", api_run_output, API_BODY_NONE, 200, "Both, in order of arrival"},
     {HTTP_GET, R "/{run}/events", api_run_events, API_BODY_NONE, 200,
         "Replay and follow a run's events"},
+    {HTTP_GET, "/v1/images", api_image_list, API_BODY_NONE, 200,
+        "List the images that sandboxes can name, and who uses them"},
     {HTTP_GET, "/v1/info", api_info_get, API_BODY_NONE, 200, "Versions, languages and limits"},
     {HTTP_GET, "/healthz", api_healthz, API_BODY_NONE, 200, "Is the server up?"},
     {HTTP_GET, "/metrics", api_metrics, API_BODY_NONE, 200,

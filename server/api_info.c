@@ -9,6 +9,7 @@
 #include "shared/io.h"
 #include "shared/proto.h"
 
+#include "server/image.h"
 #include "server/runtimes.h"
 
 #include "shared/banned.h"
@@ -29,7 +30,7 @@ static json_t *languages(struct api *api)
     const struct runtime_language *all = runtimes_all(&count);
     json_t *list = json_array();
     for (size_t i = 0; list && i < count; i++) {
-        const char *version = exec_version(api->c.exec, &all[i]);
+        const char *version = exec_version(api->c.exec, IMAGE_HOST, &all[i]);
         err_ignore(json_array_append_new(
             list, json_pack("{s:s, s:o, s:o, s:s, s:b, s:o}", "name", all[i].name, "aliases",
                       texts(all[i].aliases), "extensions", texts(all[i].extensions), "program",

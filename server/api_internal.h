@@ -167,6 +167,7 @@ void api_run_resize(struct call *call);
 void api_run_delete(struct call *call);
 void api_run_output(struct call *call);
 void api_run_events(struct call *call);
+void api_image_list(struct call *call);
 void api_info_get(struct call *call);
 void api_healthz(struct call *call);
 void api_metrics(struct call *call);

@@ -8,6 +8,7 @@
 #include "shared/text.h"
 
 #include "server/body.h"
+#include "server/image.h"
 #include "server/runtimes.h"
 
 #include "shared/banned.h"
@@ -151,9 +152,7 @@ static int read_wish(
     if (r >= 0)
         r = body_text(body, "image", 200, &w->image, e);
     if (r >= 0 && w->image && !container_engine_has_image(call->api->c.engine, w->image))
-        r = err_refuse(e, PROTO_UNKNOWN_IMAGE,
-            "there is no image '%s' on this server; leave 'image' out for its own programs",
-            w->image);
+        r = image_unknown(call->api->c.config->images, w->image, e);
     if (r >= 0)
         r = read_object(body, "env", body_env, &w->env, e);
     if (r >= 0)

@@ -188,6 +188,16 @@ static int load_flag(struct loading *l, int argc, char *const *argv, int *i, str
     return set_row(l, row, value, config_flag_name(key, flag), e);
 }
 
+/* What stands after `image` and is no option; "-" is standard input. */
+static bool take_word(struct config *c, enum config_action action, const char *arg)
+{
+    if ((action != CONFIG_IMAGE && action != CONFIG_IMAGE_JSON) ||
+        (arg[0] == '-' && arg[1] != '\0') || c->word_count == CONFIG_WORDS_MAX)
+        return false;
+    c->words[c->word_count++] = arg;
+    return true;
+}
+
 static int load_flags(
     struct loading *l, int argc, char *const *argv, enum config_action *action, struct err *e)
 {
@@ -196,10 +206,11 @@ static int load_flags(
         enum config_action action, after; /* means something after that action only */
     } actions[] = {{"--help", CONFIG_HELP, CONFIG_RUN}, {"-h", CONFIG_HELP, CONFIG_RUN},
         {"--version", CONFIG_VERSION, CONFIG_RUN}, {"--print-config", CONFIG_PRINT, CONFIG_RUN},
-        {"doctor", CONFIG_DOCTOR, CONFIG_RUN}, {"--json", CONFIG_DOCTOR_JSON, CONFIG_DOCTOR}};
+        {"doctor", CONFIG_DOCTOR, CONFIG_RUN}, {"--json", CONFIG_DOCTOR_JSON, CONFIG_DOCTOR},
+        {"image", CONFIG_IMAGE, CONFIG_RUN}, {"--json", CONFIG_IMAGE_JSON, CONFIG_IMAGE}};
     for (int i = 1; i < argc; i++) {
-        bool done = false;
-        for (size_t k = 0; k < sizeof(actions) / sizeof(actions[0]); k++) {
+        bool done = take_word(l->c, *action, argv[i]);
+        for (size_t k = 0; !done && k < sizeof(actions) / sizeof(actions[0]); k++) {
             if (strcmp(argv[i], actions[k].flag) == 0 &&
                 (actions[k].after == CONFIG_RUN || actions[k].after == *action)) {
                 *action = actions[k].action;
@@ -322,6 +333,10 @@ static int fill_paths(struct config *c, const struct config_world *w, struct err
             return err_set(e, ENOMEM, "name the data directory");
     }
     int r = set_path(&c->workspace_root, c->data_dir, "workspaces");
+    if (c->images && !*c->images)
+        free(ptr_take(&c->images));
+    if (r == 0)
+        r = set_path(&c->images, c->data_dir, "images");
     if (r == 0 && !c->init) {
         CLEANUP(freep) char *beside = path_join(w->exe_dir, "silt-init");
         bool there = beside && access(beside, X_OK) == 0;

@@ -23,6 +23,7 @@
 
 #define CONFIG_FILE_MAX (64 * 1024) /* bytes of the file */
 #define CONFIG_LIST_MAX 32          /* values of a list */
+#define CONFIG_WORDS_MAX 4          /* after `image` */
 
 struct config_limits {
     uint64_t wall_ms, cpu_ms; /* cpu_ms 0: none */
@@ -35,7 +36,7 @@ struct config {
     char host[64];
     uint16_t port;
     char *data_dir, *workspace_root, *token_file, *engine, *docker_socket, *docker_image, *runtime,
-        *images, *init;                           /* token_file, images: or "" */
+        *images, *init;                           /* token_file: or "" */
     char **allow_hosts, **allow_users, **prepare; /* NULL-terminated, never NULL */
     char *port_file;                              /* "" = none */
     uint64_t max_runs, max_queued;
@@ -47,6 +48,8 @@ struct config {
     uint64_t keep_runs, keep_ms;
     uint64_t stop_ms;
     uint64_t log_level; /* enum log_level */
+    const char *words[CONFIG_WORDS_MAX]; /* after `image`: of argv */
+    size_t word_count;
 };
 
 /* What the settings depend on, so that a test can say it. */
@@ -64,7 +67,9 @@ enum config_action {
     CONFIG_VERSION,
     CONFIG_PRINT,
     CONFIG_DOCTOR,
-    CONFIG_DOCTOR_JSON
+    CONFIG_DOCTOR_JSON,
+    CONFIG_IMAGE,
+    CONFIG_IMAGE_JSON
 };
 
 /* argv[0] is skipped. -EINVAL with a sentence that names flag, variable or file and line. With

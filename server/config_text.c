@@ -41,8 +41,8 @@ const struct config_setting config_settings[] = {
         "with engine docker: the image in which programs run"},
     {"runtime", NULL, CONFIG_TEXT, AT(runtime), 0, 0, "crun", NULL, "PROGRAM",
         "OCI runtime that starts containers: crun, runc, runsc or a path"},
-    {"images", NULL, CONFIG_TEXT, AT(images), 0, 0, "", "none: the host's own programs", "PATH",
-        "folder that offers root images, one folder each"},
+    {"images", NULL, CONFIG_TEXT, AT(images), 0, 0, NULL, "data_dir/images", "PATH",
+        "folder of the images that were imported, one folder each"},
     {"init", NULL, CONFIG_TEXT, AT(init), 0, 0, NULL,
         "beside siltd, else ../libexec/silt/silt-init", "PATH", "the silt-init program"},
     {"max_runs", NULL, CONFIG_NUMBER, AT(max_runs), 1, 10000, NULL, "2 x CPUs, at least 4", "N",
@@ -148,10 +148,17 @@ int config_help(struct buf *b)
 {
     int r = buf_adds(b,
         "usage: siltd [OPTIONS]\n"
-        "       siltd doctor [--json] [OPTIONS]\n\n"
+        "       siltd doctor [--json] [OPTIONS]\n"
+        "       siltd image import NAME FILE [--json] [OPTIONS]\n"
+        "       siltd image list [--json] [OPTIONS]\n"
+        "       siltd image remove NAME [--json] [OPTIONS]\n\n"
         "Serves sandboxes: keeps their files, runs programs on them in containers.\n"
         "doctor checks whether this machine has what these options need, says what\n"
-        "mends the rest, and exits; exit code 1 if something would not work.\n\n"
+        "mends the rest, and exits; exit code 1 if something would not work.\n"
+        "image import makes FILE (of `docker save`, an OCI layout as tar or folder, or a\n"
+        "tar of a root file system; plain or packed with gzip, zstd, xz; - is standard\n"
+        "input) a root that sandboxes can name; list shows them; remove takes away one\n"
+        "that no sandbox uses. A server that runs need not be stopped.\n\n"
         "  --config PATH        settings file (default: /etc/silt/siltd.conf as root,\n"
         "                       else $XDG_CONFIG_HOME/silt/siltd.conf)\n"
         "  --print-config       print every setting as it would be used, and exit\n"

@@ -63,6 +63,23 @@ bool container_engine_has_program(
     return name && *name && g->driver->has_program(g, image, name);
 }
 
+bool container_engine_finds(
+    const struct container_engine *g, const char *image, const char *path, const char *name)
+{
+    char full[PATH_MAX];
+    if (!path || !name || !*name || strchr(name, '/'))
+        return container_engine_has_program(g, image, name);
+    for (const char *dir = path; *dir;) {
+        size_t len = strcspn(dir, ":");
+        if (len > 0 && len < sizeof full &&
+            snprintf(full, sizeof full, "%.*s/%s", (int)len, dir, name) < (int)sizeof full &&
+            container_engine_has_program(g, image, full))
+            return true;
+        dir += len + (dir[len] == ':');
+    }
+    return false;
+}
+
 bool container_engine_has_image(const struct container_engine *g, const char *image)
 {
     return g->driver->has_image(g, image);

@@ -115,6 +115,9 @@ void container_engine_free(struct container_engine *g);
  * if it has no slash). Used for interpreter_missing before anything starts. */
 bool container_engine_has_program(
     const struct container_engine *g, const char *image, const char *name);
+/* The same, in the folders of `path` (the variable PATH of an image; NULL: the usual ones). */
+bool container_engine_finds(
+    const struct container_engine *g, const char *image, const char *path, const char *name);
 /* Does the image exist? */
 bool container_engine_has_image(const struct container_engine *g, const char *image);
 

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "server/image.h"
 #include "shared/io.h"
 #include "shared/path.h"
 
@@ -247,7 +248,7 @@ static bool is_program(int fd)
 static bool root_has(const struct oci_engine *g, const char *image, const char *path)
 {
     static const char *const visible[] = {"/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/", NULL};
-    if (spec_image_is_host(image)) {
+    if (image_is_host(image)) {
         for (const char *const *v = visible; *v; v++) {
             CLEANUP(fd_closep) int fd = -1;
             if (!strncmp(path, *v, strlen(*v)) && !strstr(path, "/../"))

@@ -126,7 +126,6 @@ int spec_write_bundle(struct oci_engine *g, const struct container_spec *spec, c
 void spec_remove_bundle(const struct oci_engine *g, const char *id);
 /* Can this image be a root? Refusal PROTO_UNKNOWN_IMAGE or PROTO_ENGINE_FAILED with a sentence. */
 int spec_check_image(const struct oci_engine *g, const char *image, struct err *e) WARN_UNUSED;
-bool spec_image_is_host(const char *image);
 
 /* ---- container_around.c: silt-init is process 1 of a pid namespace on the host (INIT_AROUND), and
  * the program that it runs is the runtime's command line. Each container has its own folder of the

@@ -191,7 +191,7 @@ static int fill_place(int dir, unsigned cpu_count, const char *image_dir, struct
     if (bind_top_dirs(dir, a) < 0 || bind_etc_dirs(dir, a) < 0)
         return -1;
     /* Read-only, so that no runtime creates a missing mount point in an image. */
-    if (image_dir && bind_tree(image_dir, dir, "images", MOUNT_ATTR_RDONLY) < 0)
+    if (image_dir && bind_tree(image_dir, dir, "images", READ_ONLY) < 0)
         return note(a, "bind", image_dir);
     return 0;
 }

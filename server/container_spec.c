@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "server/image.h"
 #include "server/oci.h"
 #include "shared/io.h"
 #include "shared/tree.h"
@@ -18,29 +19,18 @@
 #define TMP_BYTES_MIN (1024 * 1024)
 #define RLIMITS_MAX 6
 
-bool spec_image_is_host(const char *image)
-{
-    return !image || !*image || !strcmp(image, "host");
-}
-
-/* Where something is mounted. A symlink there would lead the runtime's mounts elsewhere (crun
- * before 1.28 follows dev out of the root: CVE-2026-47766). */
-static const char *const mount_points[] = {"dev", "proc", "sys", "tmp", "workspace", "cache", NULL};
-
 int spec_check_image(const struct oci_engine *g, const char *image, struct err *e)
 {
     char path[4096];
-    if (spec_image_is_host(image))
+    if (image_is_host(image))
         return 0;
-    if (!g->image_dir || !container_name_is_plain(image, "ABCDEFGHIJKLMNOPQRSTUVWXYZ.-") ||
+    if (!g->image_dir || !image_name_valid(image) ||
         snprintf(path, sizeof path, "%s/%s", g->image_dir, image) >= (int)sizeof path)
-        return err_refuse(e, PROTO_UNKNOWN_IMAGE,
-            "there is no image '%.64s' on this server: use \"host\"%s", image,
-            g->image_dir ? " or one of its image directory" : "");
+        return image_unknown(g->image_dir, image, e);
     CLEANUP(fd_closep) int dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (dir < 0)
-        return err_refuse(e, PROTO_UNKNOWN_IMAGE, "there is no image '%s' on this server", image);
-    for (const char *const *point = mount_points; *point; point++) {
+        return image_unknown(g->image_dir, image, e);
+    for (const char *const *point = image_mount_points; *point; point++) {
         struct stat st;
         if (fstatat(dir, *point, &st, AT_SYMLINK_NOFOLLOW) < 0 && mkdirat(dir, *point, 0755) < 0)
             return err_refuse(e, PROTO_ENGINE_FAILED,
@@ -157,7 +147,7 @@ int spec_write_bundle(struct oci_engine *g, const struct container_spec *s, cons
     int r = check_spec(g, s, e);
     if (r < 0)
         return r;
-    bool host = spec_image_is_host(s->image);
+    bool host = image_is_host(s->image);
     unsigned all_cpus = (unsigned)CPU_COUNT(&g->allowed);
     bool fewer = s->limits.cpus > 0 && s->limits.cpus < all_cpus;
     char root[128], online[64];

@@ -144,7 +144,7 @@ bool doctor_setup_images(const struct doctor_facts *f, struct doctor_row *row)
     if (f->docker)
         return doctor_ok(row, "not used: programs are those of docker's image");
     if (!*f->images)
-        return doctor_ok(row, "none: programs are the host's");
+        return doctor_ok(row, "none: programs are the host's (siltd image import NAME FILE adds one)");
     if (f->images_error) {
         doctor_bad(row, DOCTOR_FAIL, "siltd does not start", "%s: %s", f->images,
             strerror(f->images_error));
@@ -154,7 +154,8 @@ bool doctor_setup_images(const struct doctor_facts *f, struct doctor_row *row)
         doctor_bad(row, DOCTOR_WARN, "runs that name them are refused", "%u in %s; not usable: %s",
             f->images_good, f->images, f->images_bad);
         return doctor_mend(
-            row, "in each: mkdir -p dev proc sys tmp workspace cache (none may be a symlink)");
+            row, "siltd image import NAME FILE makes one that is; by hand, in each: mkdir -p dev proc sys tmp "
+                 "workspace cache (none may be a symlink)");
     }
     return doctor_ok(row, "%u in %s", f->images_good, f->images);
 }

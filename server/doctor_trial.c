@@ -146,6 +146,8 @@ void doctor_trial_probe(const struct config *c, struct doctor_facts *f)
     struct trial t = {.config = c};
     struct err e = ERR_INIT;
     (void)snprintf(f->images, sizeof f->images, "%.255s", c->images);
+    if (access(f->images, F_OK) < 0 && errno == ENOENT)
+        f->images[0] = '\0'; /* the first start makes it */
     if (*f->images && access(f->images, R_OK | X_OK) < 0)
         f->images_error = errno;
     (void)snprintf(base, sizeof base, "%s/.silt-doctor.XXXXXX", f->data.path);

@@ -100,12 +100,18 @@ int exec_list(struct exec *x, const char *sandbox, const char *status, const cha
 /* PROTO_RUN_ACTIVE if it goes on. */
 int exec_delete_record(struct exec *x, const char *id, struct err *e) WARN_UNUSED;
 
+/* Visit every run that has not ended: its sandbox and its image. The visitor must not call exec. */
+void exec_each_image(struct exec *x,
+    void (*visit)(const char *sandbox, const char *image, void *ctx), void *ctx);
+
 /* A run in this sandbox is likely soon: its files were changed. Returns at once. */
 void exec_expect(struct exec *x, struct sandbox *sb);
 
 /* The version that a language's program tells about itself ("3.11.2"), or NULL when that is not
- * known (yet): found out in the background after the start. Lives as long as x. */
-const char *exec_version(struct exec *x, const struct runtime_language *language);
+ * known (yet): found out in the background, for the host after the start, for an image when it is
+ * first asked for. Lives as long as x. */
+const char *exec_version(
+    struct exec *x, const char *image, const struct runtime_language *language);
 
 /* Delete a sandbox: ends its runs, removes its files and the records of its runs. */
 int exec_delete_sandbox(struct exec *x, struct sandbox *sb, struct err *e) WARN_UNUSED;

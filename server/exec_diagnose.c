@@ -114,7 +114,7 @@ void exec_diagnose(struct run *run, const struct exec_plan *plan)
     };
     if (!diagnose(&facts, &d))
         return;
-    const char *have = language ? exec_version(run->exec, language) : NULL;
+    const char *have = language ? exec_version(run->exec, run->req.image, language) : NULL;
     if (d.by_version && have)
         check_versions(run, language->name, folder, have, &d);
     (void)pthread_mutex_lock(&run->lock);

@@ -107,6 +107,7 @@ struct exec_plan {
     char **argv; /* NULL-terminated, malloc'd */
     char **env;
     char *cwd; /* absolute inside */
+    char *path; /* where programs lie in the image, or NULL: as usual */
     const struct runtime_language *language;
 };
 /* What to execute for this request, by what the workspace holds now. */

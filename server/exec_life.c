@@ -189,6 +189,17 @@ void exec_free(struct exec *x)
     free(x);
 }
 
+void exec_each_image(struct exec *x,
+    void (*visit)(const char *sandbox, const char *image, void *ctx), void *ctx)
+{
+    (void)pthread_mutex_lock(&x->lock);
+    for (struct run *run = x->runs; run; run = run->hh.next) {
+        if (!atomic_load(&run->ended))
+            visit(run->facts.sandbox, run->req.image, ctx);
+    }
+    (void)pthread_mutex_unlock(&x->lock);
+}
+
 void exec_expect(struct exec *x, struct sandbox *sb)
 {
     struct sandbox_info info;
@@ -200,6 +211,9 @@ void exec_expect(struct exec *x, struct sandbox *sb)
     if (own && body_limits(own, &x->config->limits_max, &l, NULL) == 0) {
         const struct container_limits limits = exec_container_limits(&l);
         warm_want(x->warm, sb, &limits, info.image);
+        const struct runtime_language *language = runtimes_by_name(info.language);
+        if (language)
+            (void)exec_version(x, info.image, language); /* known by the time of the run */
     }
     json_decref(own);
     sandbox_info_release(&info);

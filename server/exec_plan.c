@@ -9,6 +9,7 @@
 #include "shared/path.h"
 
 #include "server/body.h"
+#include "server/image.h"
 
 #include "shared/weaken.h"
 
@@ -81,11 +82,47 @@ static int set_entry(char ***env, const char *entry)
     return name ? body_env_set(env, name, equals + 1) : -ENOMEM;
 }
 
-static int make_env(struct run *run, struct exec_plan *ret)
+/* Of what every program finds, what an image may know better: where its programs lie, its language.
+ * The rest names places that are writable, or what silt promises. */
+static bool image_may_set(const char *entry)
+{
+    static const char *const allowed[] = {"PATH", "LANG", "TZ"};
+    size_t len = strcspn(entry, "=");
+    for (size_t i = 0; i < sizeof(allowed) / sizeof(allowed[0]); i++) {
+        if (strlen(allowed[i]) == len && strncmp(allowed[i], entry, len) == 0)
+            return true;
+    }
+    for (size_t i = 0; i < sizeof(base_env) / sizeof(base_env[0]); i++) {
+        if (strlen(base_env[i].name) == len && strncmp(base_env[i].name, entry, len) == 0)
+            return false;
+    }
+    return true;
+}
+
+static int add_image_env(struct run *run, struct exec_plan *ret, struct err *e)
+{
+    struct image image;
+    if (image_is_host(run->req.image))
+        return 0;
+    int r = image_load(run->exec->config->images, run->req.image, &image, e);
+    if (r == -ENOENT)
+        r = image_unknown(run->exec->config->images, run->req.image, e);
+    for (char **entry = image.env; r == 0 && *entry; entry++)
+        r = image_may_set(*entry) ? set_entry(&ret->env, *entry) : 0;
+    const char *path = r == 0 ? image_env(&image, "PATH") : NULL;
+    if (path && !(ret->path = strdup(path)))
+        r = -ENOMEM;
+    image_release(&image);
+    return r;
+}
+
+static int make_env(struct run *run, struct exec_plan *ret, struct err *e)
 {
     int r = 0;
     for (size_t i = 0; r == 0 && i < sizeof(base_env) / sizeof(base_env[0]); i++)
         r = body_env_set(&ret->env, base_env[i].name, base_env[i].value);
+    if (r == 0)
+        r = add_image_env(run, ret, e);
     if (r == 0 && run->req.tty)
         r = body_env_set(&ret->env, "TERM", "xterm-256color");
     for (char **entry = run->req.env; r == 0 && entry && *entry; entry++)
@@ -102,11 +139,17 @@ static bool exists_in_sandbox(void *ctx, const char *path)
     return sandbox_has_file(ctx, path);
 }
 
-static int check_interpreter(struct run *run, const struct runtimes_plan *plan, struct err *e)
+static int check_interpreter(struct run *run, const struct exec_plan *whole,
+    const struct runtimes_plan *plan, struct err *e)
 {
-    if (!plan->interpreter ||
-        container_engine_has_program(run->exec->engine, run->req.image, plan->interpreter))
+    if (!plan->interpreter || container_engine_finds(run->exec->engine, run->req.image, whole->path,
+                                  plan->interpreter))
         return 0;
+    if (!image_is_host(run->req.image))
+        return err_refuse(e, PROTO_INTERPRETER_MISSING,
+            "'%s' is not in image '%s': give the sandbox an image that has it (GET /v1/images), or "
+            "\"" IMAGE_HOST "\" for the server's own programs",
+            plan->interpreter, run->req.image);
     return err_refuse(e, PROTO_INTERPRETER_MISSING,
         "'%s' is not installed on this server: install it there, or give the sandbox an image that "
         "has it",
@@ -116,7 +159,7 @@ static int check_interpreter(struct run *run, const struct runtimes_plan *plan, 
 static int take_plan(
     struct run *run, struct runtimes_plan *plan, struct exec_plan *ret, struct err *e)
 {
-    int r = check_interpreter(run, plan, e);
+    int r = check_interpreter(run, ret, plan, e);
     if (r < 0)
         return r;
     ret->language = plan->language;
@@ -190,7 +233,7 @@ static int plan_code_file(struct run *run, struct exec_plan *ret, const char *op
     int r = runtimes_plan_file(language->code_file, "", run->req.text,
         len < HEAD_BYTES ? len : HEAD_BYTES, false, language, &look, &plan);
     if (r == 0)
-        r = check_interpreter(run, &plan, e);
+        r = check_interpreter(run, ret, &plan, e);
     (void)snprintf(count, sizeof(count), "%zu", pieces);
     /* A language of the first kind, but with code too long for an argument, stays in its directory.
      */
@@ -225,7 +268,7 @@ static int plan_code(struct run *run, struct exec_plan *ret, struct err *e)
     if (!option || strlen(run->req.text) > CODE_PIECE)
         return plan_code_file(run, ret, option, e);
     struct runtimes_plan probe = {.interpreter = strdup(language->program)};
-    int r = probe.interpreter ? check_interpreter(run, &probe, e) : -ENOMEM;
+    int r = probe.interpreter ? check_interpreter(run, ret, &probe, e) : -ENOMEM;
     free(probe.interpreter);
     r = r < 0 ? r : list_adds(&ret->argv, language->program);
     r = r < 0 ? r : list_adds(&ret->argv, option);
@@ -247,7 +290,7 @@ static int plan_shell(struct run *run, struct exec_plan *ret)
 
 int exec_plan_make(struct run *run, struct exec_plan *ret, struct err *e)
 {
-    int r = make_env(run, ret);
+    int r = make_env(run, ret, e);
     if (r == 0) {
         switch (run->req.what) {
         case EXEC_FILE:
@@ -276,5 +319,6 @@ void exec_plan_release(struct exec_plan *plan)
     body_texts_free(plan->argv);
     body_texts_free(plan->env);
     free(plan->cwd);
+    free(plan->path);
     *plan = (struct exec_plan){.argv = NULL};
 }

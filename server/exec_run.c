@@ -186,7 +186,7 @@ static void note_start(struct run *run, const struct sandbox_mounts *mounts,
     run->facts.status = RUN_RUNNING;
     run->facts.space_hard = sandbox_space_hard(run->sb);
     run->facts.language = plan->language ? plan->language->name : NULL;
-    run->facts.version = plan->language ? exec_version(run->exec, plan->language) : NULL;
+    run->facts.version = plan->language ? exec_version(run->exec, run->req.image, plan->language) : NULL;
     unlock_facts(run);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Which versions of the languages are there: each is asked once, in a container like any run's, by
- * one thread after the start. */
+ * one thread: those of the host after the start, those of an image when a run is expected in it. */
 #include "server/exec_internal.h"
 
 #include <errno.h>
@@ -16,31 +16,67 @@
 #include "shared/path.h"
 #include "shared/text.h"
 
+#include "server/image.h"
+
 #include "shared/banned.h"
 
 #define ANSWER_BYTES 4096
 #define ANSWER_MS 10000
 #define NOBODY 65534
+#define VERSIONS_MAX 256 /* questions since the start; later ones stay without an answer */
+
+/* One question: a language in a root. The inode tells an image from a later one of its name. */
+struct version {
+    char image[IMAGE_NAME_MAX + 1];
+    uint64_t ino;
+    const struct runtime_language *language;
+    bool asked, known;
+    char text[RUNTIMES_VERSION_BYTES]; /* never changes once it is known */
+};
 
 struct exec_versions {
     pthread_t thread;
     bool started;
     atomic_bool stop;
+    pthread_mutex_t lock; /* all below */
+    pthread_cond_t more;
     size_t count;
-    struct {
-        char text[RUNTIMES_VERSION_BYTES];
-        atomic_bool known;
-    } rows[];
+    struct version rows[VERSIONS_MAX];
 };
 
-const char *exec_version(struct exec *x, const struct runtime_language *language)
+static uint64_t root_ino(const struct exec *x, const char *image)
 {
-    size_t count;
-    const struct runtime_language *all = runtimes_all(&count);
-    size_t row = (size_t)(language - all);
-    if (!x->versions || row >= count || !atomic_load(&x->versions->rows[row].known))
+    char path[PATH_BYTES_MAX];
+    struct stat st;
+    if (image_is_host(image) || snprintf(path, sizeof(path), "%s/%s", x->config->images, image) >=
+                                    (int)sizeof(path))
+        return 0;
+    return stat(path, &st) < 0 ? 0 : st.st_ino;
+}
+
+const char *exec_version(
+    struct exec *x, const char *image, const struct runtime_language *language)
+{
+    struct exec_versions *v = x->versions;
+    const char *text = NULL;
+    if (!v || !language->version_argv)
         return NULL;
-    return x->versions->rows[row].text;
+    uint64_t ino = root_ino(x, image);
+    (void)pthread_mutex_lock(&v->lock);
+    size_t at = 0;
+    while (at < v->count && (v->rows[at].language != language || v->rows[at].ino != ino ||
+                                strcmp(v->rows[at].image, image) != 0))
+        at++;
+    if (at < v->count && v->rows[at].known) {
+        text = v->rows[at].text;
+    } else if (at == v->count && at < VERSIONS_MAX && strlen(image) <= IMAGE_NAME_MAX) {
+        struct version *row = &v->rows[v->count++];
+        *row = (struct version){.ino = ino, .language = language};
+        (void)snprintf(row->image, sizeof(row->image), "%s", image);
+        (void)pthread_cond_signal(&v->more);
+    }
+    (void)pthread_mutex_unlock(&v->lock);
+    return text;
 }
 
 static void read_answer(struct exec_versions *v, struct container *c, int fd, struct buf *b)
@@ -62,11 +98,10 @@ static void read_answer(struct exec_versions *v, struct container *c, int fd, st
     }
 }
 
-static int ask(struct exec *x, const struct runtime_language *language, const char *dir,
+static int ask(struct exec *x, const struct version *of, const char *path, const char *dir,
     const struct stat *st, struct buf *answer, struct err *e)
 {
-    static const char *const env[] = {
-        "PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/cache", "LANG=C.UTF-8", "GOCACHE=/tmp", NULL};
+    const char *const env[] = {path, "HOME=/cache", "LANG=C.UTF-8", "GOCACHE=/tmp", NULL};
     const struct config_limits *l = &x->config->limits;
     uid_t uid = geteuid() == 0 ? NOBODY : geteuid();
     gid_t gid = geteuid() == 0 ? NOBODY : getegid();
@@ -80,7 +115,7 @@ static int ask(struct exec *x, const struct runtime_language *language, const ch
         .workspace_dev = st->st_dev,
         .workspace_ino = st->st_ino,
         .cache = dir,
-        .image = "host",
+        .image = of->image,
         .uid = uid,
         .gid = gid,
         .limits = {.memory_bytes = l->memory_bytes,
@@ -93,7 +128,7 @@ static int ask(struct exec *x, const struct runtime_language *language, const ch
         return err_set(e, errno, "make a pipe");
     in = fds[0];
     out = fds[1];
-    const struct container_process process = {.argv = language->version_argv,
+    const struct container_process process = {.argv = of->language->version_argv,
         .env = env,
         .cwd = "/",
         .stdin_fd = x->null_fd,
@@ -109,37 +144,68 @@ static int ask(struct exec *x, const struct runtime_language *language, const ch
     return r;
 }
 
+/* Without an answer the version stays unknown. */
+static void find_out(struct exec *x, const struct version *of, const char *dir,
+    const struct stat *st, char text[RUNTIMES_VERSION_BYTES])
+{
+    struct image image;
+    struct err e = ERR_INIT;
+    CLEANUP(freep) char *path = NULL;
+    CLEANUP(buf_release) struct buf answer;
+    buf_init(&answer, ANSWER_BYTES);
+    int r = image_load(x->config->images, of->image, &image, &e);
+    const char *own = image_is_host(of->image) || r < 0 ? NULL : image_env(&image, "PATH");
+    if (asprintf(&path, "PATH=%s", own ? own : IMAGE_PATH_USUAL) >= 0 &&
+        container_engine_finds(x->engine, of->image, own, of->language->program) &&
+        ask(x, of, path, dir, st, &answer, &e) < 0)
+        log_warn("the version of %s could not be found out: %s", of->language->name, e.msg);
+    if (!runtimes_version(buf_str(&answer), text))
+        text[0] = '\0';
+    image_release(&image);
+}
+
 static void *versions_main(void *ctx)
 {
     struct exec *x = ctx;
     struct exec_versions *v = x->versions;
     struct err e = ERR_INIT;
     struct stat st;
-    const struct runtime_language *all = runtimes_all(&v->count);
     CLEANUP(freep) char *dir = path_join(x->config->data_dir, "empty");
     if (!dir || io_mkdirs(dir, 0755, &e) < 0 || stat(dir, &st) < 0)
         return NULL;
-    for (size_t i = 0; i < v->count && !atomic_load(&v->stop); i++) {
-        CLEANUP(buf_release) struct buf answer;
-        buf_init(&answer, ANSWER_BYTES);
-        if (!all[i].version_argv ||
-            !container_engine_has_program(x->engine, "host", all[i].program))
+    (void)pthread_mutex_lock(&v->lock);
+    while (!atomic_load(&v->stop)) {
+        size_t at = 0;
+        while (at < v->count && v->rows[at].asked)
+            at++;
+        if (at == v->count) {
+            (void)pthread_cond_wait(&v->more, &v->lock);
             continue;
-        if (ask(x, &all[i], dir, &st, &answer, &e) < 0)
-            log_warn("the version of %s could not be found out: %s", all[i].name, e.msg);
-        else if (runtimes_version(buf_str(&answer), v->rows[i].text))
-            atomic_store(&v->rows[i].known, true);
+        }
+        char text[RUNTIMES_VERSION_BYTES] = "";
+        struct version row = v->rows[at];
+        v->rows[at].asked = true;
+        (void)pthread_mutex_unlock(&v->lock);
+        find_out(x, &row, dir, &st, text);
+        (void)pthread_mutex_lock(&v->lock);
+        memcpy(v->rows[at].text, text, sizeof(text));
+        v->rows[at].known = text[0] != '\0';
     }
+    (void)pthread_mutex_unlock(&v->lock);
     return NULL;
 }
 
 int exec_versions_new(struct exec *x, struct err *e)
 {
     size_t count;
-    (void)runtimes_all(&count);
-    x->versions = calloc(1, sizeof(*x->versions) + count * sizeof(x->versions->rows[0]));
+    const struct runtime_language *all = runtimes_all(&count);
+    x->versions = calloc(1, sizeof(*x->versions));
     if (!x->versions)
         return err_set(e, ENOMEM, "start exec");
+    (void)pthread_mutex_init(&x->versions->lock, NULL);
+    (void)pthread_cond_init(&x->versions->more, NULL);
+    for (size_t i = 0; i < count; i++)
+        (void)exec_version(x, IMAGE_HOST, &all[i]); /* asks for it */
     int r = pthread_create(&x->versions->thread, NULL, versions_main, x);
     if (r != 0)
         return err_set(e, r, "start a thread");
@@ -151,13 +217,20 @@ void exec_versions_stop(struct exec *x)
 {
     if (!x->versions || !x->versions->started)
         return;
+    (void)pthread_mutex_lock(&x->versions->lock);
     atomic_store(&x->versions->stop, true);
+    (void)pthread_cond_signal(&x->versions->more);
+    (void)pthread_mutex_unlock(&x->versions->lock);
     (void)pthread_join(x->versions->thread, NULL);
     x->versions->started = false;
 }
 
 void exec_versions_free(struct exec *x)
 {
+    if (x->versions) {
+        (void)pthread_cond_destroy(&x->versions->more);
+        (void)pthread_mutex_destroy(&x->versions->lock);
+    }
     free(x->versions);
     x->versions = NULL;
 }

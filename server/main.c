@@ -20,6 +20,7 @@
 #include "shared/io.h"
 #include "shared/log.h"
 #include "shared/path.h"
+#include "shared/text.h"
 
 #include "server/delta_worker.h"
 #include "server/api.h"
@@ -29,6 +30,7 @@
 #include "server/doctor.h"
 #include "server/exec.h"
 #include "server/http.h"
+#include "server/image_command.h"
 #include "server/sandbox.h"
 #include "server/store.h"
 
@@ -94,6 +96,23 @@ static int print_doctor(const struct config *c, bool json)
     if (doctor_print(rows, count, json, &text) < 0 || fputs(buf_str(&text), stdout) < 0)
         return 1;
     return doctor_failed(rows, count) ? 1 : 0;
+}
+
+/* 2 for a misuse, as for one of an option. */
+static int print_image(const struct config *c, bool json)
+{
+    CLEANUP(buf_release) struct buf text;
+    CLEANUP(buf_release) struct buf why;
+    struct err e = ERR_INIT;
+    buf_init(&text, TEXT_MAX);
+    buf_init(&why, TEXT_MAX);
+    int r = image_command(c, json, &text, &e);
+    if (r < 0) {
+        err_ignore(text_add_escaped(&why, e.msg));
+        fprintf(stderr, "siltd: %s.\n", buf_str(&why));
+        return strncmp(e.msg, "usage: ", 7) == 0 ? 2 : 1;
+    }
+    return fputs(buf_str(&text), stdout) >= 0 ? 0 : 1;
 }
 
 /* ---- the process */
@@ -162,9 +181,11 @@ static int open_engine(struct server *s, struct err *e)
         .docker_image = s->config->docker_image,
         .runtime = s->config->runtime,
         .init_path = s->config->init,
-        .image_dir = *s->config->images ? s->config->images : NULL,
+        .image_dir = s->config->images,
     };
     int r = io_mkdirs(state, 0711, e);
+    if (r == 0)
+        r = io_mkdirs(s->config->images, 0711, e);
     if (r == 0)
         r = container_engine_new(&config, &s->engine, e);
     if (r < 0)
@@ -393,6 +414,11 @@ int main(int argc, char **argv)
     log_set_level((enum log_level)s.config->log_level);
     if (action == CONFIG_DOCTOR || action == CONFIG_DOCTOR_JSON) {
         int r = print_doctor(s.config, action == CONFIG_DOCTOR_JSON);
+        config_free(s.config);
+        return r;
+    }
+    if (action == CONFIG_IMAGE || action == CONFIG_IMAGE_JSON) {
+        int r = print_image(s.config, action == CONFIG_IMAGE_JSON);
         config_free(s.config);
         return r;
     }

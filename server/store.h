@@ -62,6 +62,10 @@ int store_sandbox_save(struct store *s, const struct store_sandbox *row, struct 
 /* Oldest first. Must not call the store from visit. Stops when visit returns non-zero. */
 int store_sandbox_each(struct store *s, int (*visit)(const struct store_sandbox *row, void *ctx),
     void *ctx, struct err *e) WARN_UNUSED;
+/* Id and image of each, of a database that no server has open, without opening it as one does: how
+ * the last stop was stays as it is. */
+int store_peek_sandboxes(const char *path,
+    int (*visit)(const struct store_sandbox *row, void *ctx), void *ctx, struct err *e) WARN_UNUSED;
 /* The row and its files, clients and intents; runs have a function of their own. */
 int store_sandbox_delete(struct store *s, int64_t num, struct err *e) WARN_UNUSED;
 

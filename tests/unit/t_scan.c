@@ -24,7 +24,6 @@ struct fixture {
     int fd;
     struct tree *tree;
     struct ignore *rules;
-    bool rules_heard;
     struct manifest *known;
     char told[4096]; /* "path: why\n" of what was left out */
 };
@@ -81,12 +80,8 @@ static void tell(void *ctx, const char *path, const char *why)
 
 static struct scan_config config_of(struct fixture *f)
 {
-    return (struct scan_config){.tree = f->tree,
-        .rules = f->rules,
-        .known = f->known,
-        .rules_heard = f->rules_heard,
-        .skipped = tell,
-        .ctx = f};
+    return (struct scan_config){
+        .tree = f->tree, .rules = f->rules, .known = f->known, .skipped = tell, .ctx = f};
 }
 
 /* Take what the scan found into what is known, as if it had been sent. */
@@ -187,30 +182,6 @@ static void test_rules(void **state)
     paths_expect(f, paths, 1, "+.siltignore !sub/a.py");
 }
 
-/* Where somebody hears of rule files they are not looked for at every path, but in folders that are
- * new. */
-static void test_rules_that_are_heard(void **state)
-{
-    struct fixture *f = *state;
-    const char *log[] = {"sub/b.log"}, *later[] = {"new/b.log"}, *rules[] = {"sub/.gitignore"};
-    make_dir(f, "sub");
-    make_file(f, "sub/a", "1");
-    scan_expect(f, "+sub +sub/a");
-    make_file(f, "sub/.gitignore", "*.log\n");
-    make_file(f, "sub/b.log", "1");
-    f->rules_heard = true;
-    paths_expect(f, log, 1, "+sub/b.log");
-    paths_expect(f, rules, 1, "+sub/.gitignore !sub/b.log");
-    paths_expect(f, log, 1, "");
-    make_dir(f, "new");
-    make_file(f, "new/.gitignore", "*.log\n");
-    make_file(f, "new/b.log", "1");
-    paths_expect(f, later, 1, "");
-    f->rules_heard = false;
-    make_file(f, "sub/.gitignore", "a\n");
-    paths_expect(f, log, 1, "+sub/b.log");
-}
-
 static void test_left_out(void **state)
 {
     struct fixture *f = *state;
@@ -307,7 +278,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_life_of_a_tree),
         TEST(test_rules),
-        TEST(test_rules_that_are_heard),
         TEST(test_left_out),
         TEST(test_unreadable),
         TEST(test_paths),
