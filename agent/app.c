@@ -168,7 +168,8 @@ static int create_sandbox(struct app *app, char **ret_id, struct err *e)
     buf_init(&name, PATH_NAME_MAX * 4);
     if (text_add_readable(&name, path_base(app->root), strlen(path_base(app->root))) < 0)
         return err_set(e, ENOMEM, "name the sandbox");
-    json_t *body = json_pack("{s:s, s:s*}", "name", buf_str(&name), "language", language);
+    json_t *body = json_pack("{s:s, s:s*, s:s*}", "name", buf_str(&name), "language", language,
+        "image", app->opt.image);
     int r = app_rest(app, "POST", "/v1/sandboxes", body, &answer, e);
     json_decref(body);
     if (r < 0)

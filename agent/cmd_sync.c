@@ -84,6 +84,30 @@ static bool sandbox_is_gone(struct app *app)
            (e.refusal == PROTO_SANDBOX_NOT_FOUND || e.refusal == PROTO_SANDBOX_DELETED);
 }
 
+/* The image of a sandbox that is there already. */
+static int choose_image(struct app *app, const char *sandbox, struct err *e)
+{
+    CLEANUP(freep) char *path = NULL;
+    if (asprintf(&path, "/v1/sandboxes/%s", sandbox) < 0)
+        return err_set(e, ENOMEM, "choose the image");
+    json_t *body = json_pack("{s:s}", "image", app->opt.image);
+    int r = app_rest(app, "PATCH", path, body, NULL, e);
+    json_decref(body);
+    return r;
+}
+
+static int say_link(const struct app *app)
+{
+    if (app->opt.json)
+        out_json(json_pack("{s:s, s:s, s:s, s:s*}", "root", app->root, "server", app->link.server,
+            "sandbox", app->link.sandbox, "image", app->opt.image));
+    else
+        printf("%s is linked to %s on %s%s%s\n", out_path(app->root), app->link.sandbox,
+            app->link.server, app->opt.image ? ", image " : "",
+            app->opt.image ? app->opt.image : "");
+    return EXIT_FINE;
+}
+
 int cmd_init(struct app *app)
 {
     struct err e = ERR_INIT;
@@ -97,6 +121,9 @@ int cmd_init(struct app *app)
     if (r == 0)
         app->linked = linked && !moved;
     if (r == 0 && linked && !app->opt.sandbox && !moved && !sandbox_is_gone(app)) {
+        if (app->opt.image)
+            return choose_image(app, app->link.sandbox, &e) < 0 ? app_fail(app, &e)
+                                                                : say_link(app);
         (void)err_say(&e, EEXIST,
             "%s is linked to %s on %s already; to link it anew, remove %s/.silt or name --sandbox "
             "ID",
@@ -118,15 +145,9 @@ int cmd_init(struct app *app)
         r = link_forget(app->root, &e);
     if (r == 0)
         r = app_make_link(app, app->opt.sandbox, &e);
-    if (r < 0)
-        return app_fail(app, &e);
-    if (app->opt.json)
-        out_json(json_pack("{s:s, s:s, s:s}", "root", app->root, "server", app->link.server,
-            "sandbox", app->link.sandbox));
-    else
-        printf(
-            "%s is linked to %s on %s\n", out_path(app->root), app->link.sandbox, app->link.server);
-    return EXIT_FINE;
+    if (r == 0 && app->opt.sandbox && app->opt.image)
+        r = choose_image(app, app->link.sandbox, &e);
+    return r < 0 ? app_fail(app, &e) : say_link(app);
 }
 
 /* ---- sync */

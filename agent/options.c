@@ -64,6 +64,7 @@ TEXT(server)
 TEXT(env_file)
 TEXT(sandbox)
 TEXT(language)
+TEXT(image)
 TEXT(run_file)
 
 static int set_env(struct options *o, const char *value, struct err *e)
@@ -147,6 +148,9 @@ static const struct option_spec specs[] = {
     {0, "sandbox", "ID", CMD_INIT, "link to this existing sandbox", set_sandbox},
     {0, "language", "NAME", CMD_INIT, "the sandbox's language, for files whose name does not tell",
         set_language},
+    {0, "image", "NAME", CMD_INIT,
+        "the image that the sandbox's programs run in; also for a project that is linked already",
+        set_image},
     {'y', "yes", NULL, LINKING | CMD_SANDBOX | CMD_RM, "answer every question with yes", set_yes},
     {0, "steal", NULL, LINKING, "take the sandbox over from another linked folder", set_steal},
     {0, "allow-empty", NULL, CMD_SYNC | CMD_WATCH | CMD_RUN,

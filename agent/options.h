@@ -31,7 +31,7 @@ struct options {
     uint64_t timeout_ms, memory_bytes, max_output; /* 0 = the server's default */
     bool tty, no_tty, no_stdin, detach, no_sync;
     /* linking and syncing */
-    const char *sandbox, *language;
+    const char *sandbox, *language, *image;
     bool yes, steal, allow_empty, verify;
     const char *run_file; /* watch --run FILE */
     const char *on[OPTIONS_ON_MAX]; /* watch --on GLOB */

@@ -94,13 +94,6 @@ static int enter(struct scanner *s, const char *dir)
 /* The rules of the folders above path, where a scan does not start at the root. */
 static int enter_above(struct scanner *s, const char *path)
 {
-    size_t parent = path_parent_len(path);
-    CLEANUP(freep) char *folder = strndup(path, parent);
-    if (!folder)
-        return -ENOMEM;
-    const struct manifest_entry *known = parent ? manifest_get(s->config->known, folder) : NULL;
-    if (s->config->rules_heard && (!parent || (known && known->kind == TREE_DIR)))
-        return 0;
     int r = load_rules(s, "", IGNORE_GIT, IGNORE_GITIGNORE);
     if (r == 0)
         r = load_rules(s, "", IGNORE_SILT, IGNORE_SILTIGNORE);
@@ -351,15 +344,14 @@ static int by_path(const void *a, const void *b)
     return by_path_rank(*x) - by_path_rank(*y);
 }
 
-/* A rule file means its folder; what is gone with a folder means that folder, once (one path alone
- * is gone once anyway). */
-static char *scope_of(const struct scanner *s, const char *path, bool alone)
+/* A rule file means its folder; what is gone with a folder means that folder, once. */
+static char *scope_of(const struct scanner *s, const char *path)
 {
     const char *name = path_base(path);
     struct tree_stat st;
     if (strcmp(name, IGNORE_GITIGNORE) == 0 || strcmp(name, IGNORE_SILTIGNORE) == 0)
         return strndup(path, path_parent_len(path));
-    size_t missing = alone ? 0 : missing_len(s, path, &st);
+    size_t missing = missing_len(s, path, &st);
     return missing ? strndup(path, missing) : strdup(path);
 }
 
@@ -408,7 +400,7 @@ int scan_paths(const struct scan_config *config, const char *const *paths, size_
     size_t n = 0;
     bool all = false;
     const struct scanner look = {.config = config};
-    for (; scopes && n < count && (scopes[n] = scope_of(&look, paths[n], count == 1)) != NULL; n++)
+    for (; scopes && n < count && (scopes[n] = scope_of(&look, paths[n])) != NULL; n++)
         all = all || *scopes[n] == '\0';
     int r = 0;
     if (n < count)

@@ -45,9 +45,6 @@ struct scan_config {
     struct ignore *rules;
     const struct manifest *known;
     bool doubt; /* every file is CHANGED, whatever its time stamps say */
-    /* scan_paths: `rules` are those of all folders that are known, for somebody hears of each change
-     * of theirs and scans anew. */
-    bool rules_heard;
     /* A path that is left out or could not be read, and a sentence. May be NULL. */
     void (*skipped)(void *ctx, const char *path, const char *why);
     /* Each folder that was entered, before what it holds ("" = the root). May be NULL. */

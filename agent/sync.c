@@ -150,7 +150,6 @@ static struct scan_config scan_config_of(struct sync *s)
         .skipped = on_skipped,
         .entered = on_entered,
         .doubt = s->doubt,
-        .rules_heard = s->rules_heard,
         .ctx = s,
     };
 }
@@ -173,7 +172,6 @@ static int take_found(struct sync *s, struct scan *found)
         if (item->kind == SCAN_GONE && entry && sync_gone_add(s, entry) < 0)
             return -ENOMEM;
         uint64_t size = item->st.kind == TREE_FILE ? item->st.size : 0;
-        s->met_links = s->met_links || (item->st.kind == TREE_FILE && item->st.nlink > 1);
         s->files_total++;
         s->bytes_total += size;
         s->fresh[s->fresh_count++] = (struct sync_item){

@@ -172,8 +172,6 @@ struct sync {
     size_t job_count;
 
     bool doubt;   /* the next scan trusts no time stamp */
-    bool rules_heard; /* scan_config.rules_heard */
-    bool met_links;   /* a scan found a changed file that has several names; whoever asks clears it */
     bool audited; /* these two digests differ by what runs did: */
     struct hash audited_mine, audited_there;
     size_t audited_by_runs;

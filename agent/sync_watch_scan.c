@@ -97,18 +97,12 @@ static void scan_due(struct sync_loop *l)
         l->seen_ns = l->heard_ns;
     if (!settle_count(l->settle))
         l->heard_ns = 0;
-    size_t polled = 0;
-    (void)watch_polled(l->watch, &polled);
-    l->s->rules_heard = polled == 0;
-    l->s->met_links = false;
+    add_other_names(l, paths, count);
     if (sync_scan_paths(l->s, (const char *const *)paths, count, &e) < 0) {
         /* Which paths these were is known no more. */
         l->rescan = sync_loop_is_passing(&e);
         sync_loop_fail(l, &e);
     }
-    l->s->rules_heard = false;
-    if (l->s->met_links)
-        add_other_names(l, paths, count);
     for (size_t i = 0; i < count; i++)
         free(paths[i]);
 }
