@@ -100,7 +100,7 @@ void api_image_list(struct call *call)
     struct err e = ERR_INIT;
     char **names = NULL;
     json_t *items = json_array();
-    int r = image_names(call->api->c.config->images, &names, &e);
+    int r = image_names(config_image_dir(call->api->c.config), &names, &e);
     if (r == 0 && (!items || make_listing(names, &l) < 0))
         r = err_set(&e, ENOMEM, "list the images");
     if (r == 0)

@@ -152,7 +152,7 @@ static int read_wish(
     if (r >= 0)
         r = body_text(body, "image", 200, &w->image, e);
     if (r >= 0 && w->image && !container_engine_has_image(call->api->c.engine, w->image))
-        r = image_unknown(call->api->c.config->images, w->image, e);
+        r = image_unknown(config_image_dir(call->api->c.config), w->image, e);
     if (r >= 0)
         r = read_object(body, "env", body_env, &w->env, e);
     if (r >= 0)

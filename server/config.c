@@ -468,6 +468,11 @@ static void free_list(char **list)
     free(list);
 }
 
+const char *config_image_dir(const struct config *c)
+{
+    return strcmp(c->engine, "docker") == 0 ? NULL : c->images;
+}
+
 void config_free(struct config *c)
 {
     if (!c)

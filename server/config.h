@@ -77,6 +77,8 @@ enum config_action {
 int config_load(const struct config_world *world, int argc, char *const *argv, struct config **ret,
     enum config_action *ret_action, struct err *e) WARN_UNUSED;
 void config_free(struct config *c);
+/* The folder of images that sandboxes can name, or NULL: the engine makes containers of one only. */
+const char *config_image_dir(const struct config *c);
 
 /* What --help prints; the Markdown table of the README. -ENOBUFS, -ENOMEM. */
 int config_help(struct buf *b) WARN_UNUSED;

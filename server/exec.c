@@ -151,7 +151,7 @@ static int run_make(struct exec *x, struct sandbox *sb, struct run **ret, struct
 static int check_early(struct exec *x, struct run *run, struct err *e)
 {
     if (!container_engine_has_image(x->engine, run->req.image))
-        return image_unknown(x->config->images, run->req.image, e);
+        return image_unknown(config_image_dir(x->config), run->req.image, e);
     const struct container_abilities *a = container_engine_abilities(x->engine);
     if (run->req.tty && !a->terminal)
         return err_refuse(e, PROTO_INVALID_VALUE,

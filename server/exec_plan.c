@@ -106,7 +106,7 @@ static int add_image_env(struct run *run, struct exec_plan *ret, struct err *e)
         return 0;
     int r = image_load(run->exec->config->images, run->req.image, &image, e);
     if (r == -ENOENT)
-        r = image_unknown(run->exec->config->images, run->req.image, e);
+        r = image_unknown(config_image_dir(run->exec->config), run->req.image, e);
     for (char **entry = image.env; r == 0 && *entry; entry++)
         r = image_may_set(*entry) ? set_entry(&ret->env, *entry) : 0;
     const char *path = r == 0 ? image_env(&image, "PATH") : NULL;

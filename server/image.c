@@ -74,9 +74,13 @@ int image_unknown(const char *dir, const char *name, struct err *e)
     char **names = NULL;
     struct image known;
     buf_init(&list, 2048);
-    bool there = dir && image_load(dir, name, &known, NULL) != -ENOENT;
-    if (dir)
-        image_release(&known);
+    if (!dir)
+        return err_refuse(e, PROTO_UNKNOWN_IMAGE,
+            "there is no image '%.64s' on this server: its engine makes containers of one image, "
+            "\"" IMAGE_HOST "\"",
+            name);
+    bool there = image_load(dir, name, &known, NULL) != -ENOENT;
+    image_release(&known);
     if (there)
         return err_refuse(e, PROTO_UNKNOWN_IMAGE,
             "image '%.64s' cannot be a root: `siltd doctor` on the server says why", name);

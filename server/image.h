@@ -46,7 +46,8 @@ struct image {
 bool image_name_valid(const char *name);
 bool image_is_host(const char *name); /* also NULL and "" */
 
-/* PROTO_UNKNOWN_IMAGE, with the names there are and how to import one. `dir` NULL: there are none. */
+/* PROTO_UNKNOWN_IMAGE, with the names there are and how to import one. `dir` NULL: the engine
+ * has one only. */
 int image_unknown(const char *dir, const char *name, struct err *e);
 /* Sorted, at most IMAGE_COUNT_MAX; release with image_names_free. An absent directory has none. */
 int image_names(const char *dir, char ***ret, struct err *e) WARN_UNUSED;
