@@ -337,6 +337,15 @@ void exec_slot_give(struct run *run)
     (void)pthread_mutex_unlock(&x->lock);
 }
 
+void exec_hold_back(struct exec *x)
+{
+    (void)pthread_mutex_lock(&x->lock);
+    bool alone = slots_active(x->slots) <= 1 && !x->ending;
+    (void)pthread_mutex_unlock(&x->lock);
+    if (alone)
+        (void)nanosleep(&(struct timespec){.tv_nsec = EXEC_HOLD_BACK_NS}, NULL);
+}
+
 static void count_end(struct exec_stats *stats, enum run_status status)
 {
     uint64_t *counters[] = {[RUN_SUCCEEDED] = &stats->succeeded,

@@ -26,6 +26,7 @@
 #define EXEC_SPACE_FACTOR 50 /* … and at most a fiftieth of the time */
 #define EXEC_RECORD_MS 20 /* a program that ends sooner is recorded once, with its end */
 #define EXEC_FLUSH_MS 1000 /* output of a run that goes on reaches the disk so often */
+#define EXEC_HOLD_BACK_NS 2000000 /* what follows an answer waits for it to be read */
 #define EXEC_STACK_BYTES (256u * 1024)
 #define EXEC_BACKLOG_MAX 4096 /* finished runs that wait for the disk */
 
@@ -95,6 +96,8 @@ int exec_slot_take(
     struct run *run, struct err *e) WARN_UNUSED; /* PROTO_BUSY after queue_ms, -ECANCELED */
 void exec_slot_give(struct run *run); /* or its place in the queue; nothing if it has none */
 void exec_slot_granted(struct slots_ticket *t); /* exec->lock held */
+/* Where this run is the only one: let its answer pass, since the processors are few. */
+void exec_hold_back(struct exec *x);
 void exec_run_ended(struct run *run); /* out of the active, into the backlog */
 void exec_thread_ended(struct exec *x);
 

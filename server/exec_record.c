@@ -99,8 +99,12 @@ void *exec_recorder_main(void *ctx)
     struct exec *x = ctx;
     (void)pthread_mutex_lock(&x->lock);
     for (;;) {
-        while (!x->record_first && !x->ending)
+        while (!x->record_first && !x->ending) {
             (void)pthread_cond_wait(&x->more, &x->lock);
+            (void)pthread_mutex_unlock(&x->lock);
+            exec_hold_back(x);
+            (void)pthread_mutex_lock(&x->lock);
+        }
         struct run *run = x->record_first;
         if (!run)
             break;

@@ -412,7 +412,8 @@ void *exec_run_main(void *ctx)
     if (r == 0)
         r = stage_program(run, &c, &e);
     finish(run, r, &e);
-    /* The answer is out; what costs time follows. */
+    /* The answer is on its way; what costs time follows, and does not compete with it. */
+    exec_hold_back(x);
     if (run->counted && r == 0)
         (void)warm_again(x->warm, run->sb);
     container_free(c);
