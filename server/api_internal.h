@@ -31,7 +31,7 @@ struct api {
     pthread_cond_t less;
     unsigned threads;
     pthread_mutex_t big; /* held while an answer with much output is built */
-    atomic_uint deltas; /* processes under way */
+    atomic_uint deltas;  /* processes under way */
 };
 
 enum api_body { API_BODY_NONE, API_BODY_JSON, API_BODY_UPLOAD };
@@ -72,6 +72,10 @@ void api_fail(struct http_request *req, const struct err *e, json_t *details);
 int api_read_json(struct call *call, json_t **ret, struct err *e) WARN_UNUSED;
 /* The sandbox that the path names: a reference. */
 int api_sandbox(struct call *call, struct sandbox **ret, struct err *e) WARN_UNUSED;
+/* DELETE of something that the sandbox has, named by the path's second parameter: 204, or why not.
+ */
+void api_delete_part(
+    struct call *call, int (*remove)(struct sandbox *sb, const char *id, struct err *e));
 /* ?limit= and friends: *ret stays as it is when the parameter is absent. */
 int api_query_number(
     struct call *call, const char *name, uint64_t max, uint64_t *ret, struct err *e) WARN_UNUSED;

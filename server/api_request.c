@@ -40,6 +40,22 @@ int api_sandbox(struct call *call, struct sandbox **ret, struct err *e)
     return sandbox_get(call->api->c.sandboxes, call->match.param[0], ret, e);
 }
 
+void api_delete_part(
+    struct call *call, int (*remove)(struct sandbox *sb, const char *id, struct err *e))
+{
+    struct sandbox *sb = NULL;
+    struct err e = ERR_INIT;
+    int r = api_sandbox(call, &sb, &e);
+    if (r == 0)
+        r = remove(sb, call->match.param[1], &e);
+    if (sb)
+        sandbox_unref(sb);
+    if (r < 0)
+        api_fail(call->req, &e, NULL);
+    else
+        http_reply(call->req, 204, NULL, NULL, 0);
+}
+
 int api_query_number(
     struct call *call, const char *name, uint64_t max, uint64_t *ret, struct err *e)
 {

@@ -148,15 +148,5 @@ void api_stage_patch(struct call *call)
 
 void api_stage_delete(struct call *call)
 {
-    struct sandbox *sb = NULL;
-    struct err e = ERR_INIT;
-    int r = api_sandbox(call, &sb, &e);
-    if (r == 0)
-        r = sandbox_upload_delete(sb, call->match.param[1], &e);
-    if (sb)
-        sandbox_unref(sb);
-    if (r < 0)
-        api_fail(call->req, &e, NULL);
-    else
-        http_reply(call->req, 204, NULL, NULL, 0);
+    api_delete_part(call, sandbox_upload_delete);
 }

@@ -31,6 +31,8 @@
 /* Each test program uses its own part of this. */
 #define FIXTURE static __attribute__((unused))
 
+#define MIB (1024U * 1024U)
+#define GIB (1024U * MIB)
 #define PATIENCE_S 60 /* a guard against hanging for ever, not a measure */
 
 /* ---- the server's side: what a handler does is chosen by the path */
@@ -120,6 +122,31 @@ FIXTURE void server_end(void)
 FIXTURE void reply_text(struct http_request *req, const char *text)
 {
     http_reply(req, 200, "text/plain", text, strlen(text));
+}
+
+FIXTURE void do_echo(struct http_request *req)
+{
+    CLEANUP(buf_release) struct buf b;
+    buf_init(&b, 16 * MIB);
+    int r = http_body_all(req, &b);
+    if (r < 0)
+        http_reply_error(req, r == -EFBIG ? PROTO_TOO_LARGE : PROTO_BAD_REQUEST, "No.");
+    else
+        http_reply(req, 200, "text/plain", b.data, b.len);
+}
+
+/* "bytes result" of reading it all. */
+FIXTURE void do_count(struct http_request *req)
+{
+    char data[8192], text[64];
+    uint64_t total = 0;
+    ssize_t n;
+    while ((n = http_body_read(req, data, sizeof(data))) > 0)
+        total += (uint64_t)n;
+    (void)snprintf(text, sizeof(text), "%llu %zd", (unsigned long long)total, n);
+    atomic_store(&fixture.seen, (int)n);
+    (void)sem_post(&fixture.arrived);
+    reply_text(req, text);
 }
 
 /* ---- the client's side */

@@ -6,6 +6,7 @@
 #ifndef TESTS_UNIT_SANDBOX_FIXTURE_H
 #define TESTS_UNIT_SANDBOX_FIXTURE_H
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -306,6 +307,21 @@ static inline void program_mkdir(const struct fixture *f, const char *path)
     assert_int_equal(mkdir(at(f, path, name), 0755), 0);
     assert_int_equal(stat(at(f, "", name), &st), 0);
     assert_int_equal(lchown(at(f, path, name), st.st_uid, st.st_gid), 0);
+}
+
+/* What lies in the sandbox's staging directory. */
+static inline unsigned staging_entries(const struct fixture *f)
+{
+    char path[256];
+    unsigned count = 0;
+
+    (void)snprintf(path, sizeof path, "%s/staging/%s", f->data, sandbox_id(f->sb));
+    DIR *dir = opendir(path);
+    assert_non_null(dir);
+    for (struct dirent *d; (d = readdir(dir)) != NULL;)
+        count += d->d_name[0] != '.';
+    (void)closedir(dir);
+    return count;
 }
 
 #endif

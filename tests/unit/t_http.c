@@ -4,35 +4,7 @@
 
 #include "shared/banned.h"
 
-#define MIB (1024U * 1024U)
-#define GIB (1024U * MIB)
-
 /* ---- handlers */
-
-static void do_echo(struct http_request *req)
-{
-    CLEANUP(buf_release) struct buf b;
-    buf_init(&b, 16 * MIB);
-    int r = http_body_all(req, &b);
-    if (r < 0)
-        http_reply_error(req, r == -EFBIG ? PROTO_TOO_LARGE : PROTO_BAD_REQUEST, "No.");
-    else
-        http_reply(req, 200, "text/plain", b.data, b.len);
-}
-
-/* "bytes result" of reading it all. */
-static void do_count(struct http_request *req)
-{
-    char data[8192], text[64];
-    uint64_t total = 0;
-    ssize_t n;
-    while ((n = http_body_read(req, data, sizeof(data))) > 0)
-        total += (uint64_t)n;
-    (void)snprintf(text, sizeof(text), "%llu %zd", (unsigned long long)total, n);
-    atomic_store(&fixture.seen, (int)n);
-    (void)sem_post(&fixture.arrived);
-    reply_text(req, text);
-}
 
 static void do_wait_then_count(struct http_request *req)
 {

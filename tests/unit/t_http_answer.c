@@ -6,7 +6,6 @@
 
 #include "shared/banned.h"
 
-#define MIB (1024U * 1024U)
 #define STREAMS 200
 
 static const struct http_config DEFAULTS = {.ctx = NULL};

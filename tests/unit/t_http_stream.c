@@ -4,7 +4,6 @@
 
 #include "shared/banned.h"
 
-#define MIB (1024U * 1024U)
 
 static const struct http_config DEFAULTS = {.ctx = NULL};
 

@@ -98,20 +98,6 @@ static unsigned read_state(const struct fixture *f)
     return k;
 }
 
-static unsigned staging_entries(const struct fixture *f)
-{
-    char path[256];
-    unsigned count = 0;
-
-    (void)snprintf(path, sizeof path, "%s/staging/%s", f->data, sandbox_id(f->sb));
-    DIR *dir = opendir(path);
-    assert_non_null(dir);
-    for (struct dirent *d; (d = readdir(dir)) != NULL;)
-        count += d->d_name[0] != '.';
-    (void)closedir(dir);
-    return count;
-}
-
 /* Run a server until it dies; the last number that it acknowledged (0: none). */
 static unsigned serve_and_kill(struct fixture *f, const char *id, unsigned first, unsigned delay_us)
 {

@@ -22,12 +22,6 @@ static void need_root(void)
         skip();
 }
 
-static int try_open(struct fixture *f, const char *path)
-{
-    CLEANUP(fd_closep) int fd = -1;
-    return tree_open_file(f->t, path, &fd, NULL, &f->e);
-}
-
 /* The root belongs to the sandbox; what stands beside it in names belongs to others. */
 static void hand_over(struct fixture *f)
 {

@@ -19,55 +19,6 @@
 #define RACE_SEEN 50            /* ... and this many of either outcome ... */
 #define RACE_ROUNDS_MAX 5000000 /* ... or the race was none */
 
-/* What one operation on `path` answers, whatever it is good for otherwise. */
-static int try_open(struct fixture *f, const char *path)
-{
-    CLEANUP(fd_closep) int fd = -1;
-    return tree_open_file(f->t, path, &fd, NULL, &f->e);
-}
-
-static int try_dir(struct fixture *f, const char *path)
-{
-    CLEANUP(fd_closep) int fd = -1;
-    return tree_open_dir(f->t, path, &fd, &f->e);
-}
-
-static int try_stat(struct fixture *f, const char *path)
-{
-    struct tree_stat st;
-    return tree_stat(f->t, path, &st, &f->e);
-}
-
-static int try_chmod(struct fixture *f, const char *path)
-{
-    return tree_chmod(f->t, path, 0755, &f->e);
-}
-
-static int try_mkdir(struct fixture *f, const char *path)
-{
-    return tree_mkdir(f->t, path, 0755, &f->e);
-}
-
-static int try_parents(struct fixture *f, const char *path)
-{
-    return tree_make_parents(f->t, path, &f->e);
-}
-
-static int try_symlink(struct fixture *f, const char *path)
-{
-    return tree_symlink(f->t, "x", path, &f->e);
-}
-
-static int try_unlink(struct fixture *f, const char *path)
-{
-    return tree_unlink(f->t, path, &f->e);
-}
-
-static int try_rmdir(struct fixture *f, const char *path)
-{
-    return tree_rmdir(f->t, path, &f->e);
-}
-
 /* A root that was moved to where the kernel makes links that no path describes. */
 static void magic_links_are_refused(void **state)
 {

@@ -28,20 +28,6 @@ static int teardown(void **state)
     return 0;
 }
 
-static unsigned staging_entries(const struct fixture *f)
-{
-    char path[256];
-    unsigned count = 0;
-
-    (void)snprintf(path, sizeof path, "%s/staging/%s", f->data, sandbox_id(f->sb));
-    DIR *dir = opendir(path);
-    assert_non_null(dir);
-    for (struct dirent *d; (d = readdir(dir)) != NULL;)
-        count += d->d_name[0] != '.';
-    (void)closedir(dir);
-    return count;
-}
-
 static uint64_t generation(const struct fixture *f)
 {
     struct sandbox_info info;

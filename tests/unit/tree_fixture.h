@@ -182,6 +182,55 @@ static inline int fixture_mode_3(void **state)
     return 0;
 }
 
+/* What one operation on `path` answers, whatever it is good for otherwise. */
+static inline int try_open(struct fixture *f, const char *path)
+{
+    CLEANUP(fd_closep) int fd = -1;
+    return tree_open_file(f->t, path, &fd, NULL, &f->e);
+}
+
+static inline int try_dir(struct fixture *f, const char *path)
+{
+    CLEANUP(fd_closep) int fd = -1;
+    return tree_open_dir(f->t, path, &fd, &f->e);
+}
+
+static inline int try_stat(struct fixture *f, const char *path)
+{
+    struct tree_stat st;
+    return tree_stat(f->t, path, &st, &f->e);
+}
+
+static inline int try_chmod(struct fixture *f, const char *path)
+{
+    return tree_chmod(f->t, path, 0755, &f->e);
+}
+
+static inline int try_mkdir(struct fixture *f, const char *path)
+{
+    return tree_mkdir(f->t, path, 0755, &f->e);
+}
+
+static inline int try_parents(struct fixture *f, const char *path)
+{
+    return tree_make_parents(f->t, path, &f->e);
+}
+
+static inline int try_symlink(struct fixture *f, const char *path)
+{
+    return tree_symlink(f->t, "x", path, &f->e);
+}
+
+static inline int try_unlink(struct fixture *f, const char *path)
+{
+    return tree_unlink(f->t, path, &f->e);
+}
+
+static inline int try_rmdir(struct fixture *f, const char *path)
+{
+    return tree_rmdir(f->t, path, &f->e);
+}
+
 /* Somebody who exchanges two names of one directory, over and over. */
 struct swapper {
     int dir_fd;
