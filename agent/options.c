@@ -116,6 +116,24 @@ static int set_wait(struct options *o, const char *value, struct err *e)
     return 0;
 }
 
+static int set_view(struct options *o, const char *value, struct err *e)
+{
+    if (strcmp(value, "live") != 0 && strcmp(value, "snapshot") != 0)
+        return err_say(e, EINVAL, "--view %s: give live or snapshot", value);
+    o->view = value;
+    return 0;
+}
+
+static int set_keep(struct options *o, const char *value, struct err *e)
+{
+    bool known = strcmp(value, "always") == 0 || strcmp(value, "never") == 0 ||
+                 strcmp(value, "on-success") == 0 || strcmp(value, "on_success") == 0;
+    if (!known)
+        return err_say(e, EINVAL, "--keep %s: give always, on-success or never", value);
+    o->keep = strcmp(value, "on-success") == 0 ? "on_success" : value;
+    return 0;
+}
+
 #define LINKING (CMD_RUN | CMD_INIT | CMD_SYNC | CMD_WATCH)
 
 static const struct option_spec specs[] = {
@@ -133,6 +151,12 @@ static const struct option_spec specs[] = {
         set_memory},
     {0, "max-output", "N", CMD_RUN | CMD_WATCH, "keep at most N bytes of each output",
         set_max_output},
+    {0, "view", "WHICH", CMD_RUN | CMD_WATCH,
+        "live: the workspace itself (usual); snapshot: as it is now, whatever is sent meanwhile",
+        set_view},
+    {0, "keep", "WHEN", CMD_RUN | CMD_WATCH,
+        "what a run with a snapshot wrote: always (usual), on-success or never (both imply it)",
+        set_keep},
     {'t', "tty", NULL, CMD_RUN,
         "give the program a terminal; by itself when standard output is one", set_tty},
     {'T', "no-tty", NULL, CMD_RUN, "give it none, also when standard output is one", set_no_tty},

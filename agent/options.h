@@ -30,6 +30,7 @@ struct options {
     const char *env_file;
     uint64_t timeout_ms, memory_bytes, max_output; /* 0 = the server's default */
     bool tty, no_tty, no_stdin, detach, no_sync;
+    const char *view, *keep; /* NULL = not given */
     /* linking and syncing */
     const char *sandbox, *language, *image;
     bool yes, steal, allow_empty, verify;

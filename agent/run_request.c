@@ -212,6 +212,10 @@ int run_request_new(
         return r;
     }
     add_limits(app, request);
+    if (o->view)
+        err_ignore(json_object_set_new(request, "view", json_string(o->view)));
+    if (o->keep)
+        err_ignore(json_object_set_new(request, "keep", json_string(o->keep)));
     if (tty)
         add_tty(request, input == RUN_FEED_TERMINAL);
     if (input == RUN_FEED_BYTES)

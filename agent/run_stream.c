@@ -169,6 +169,19 @@ int run_refusal_code(const struct err *e)
     }
 }
 
+/* Work that is thrown away although nobody said so. */
+static void explain_view(struct app *app, json_t *run)
+{
+    const char *keep = json_string_value(json_object_get(run, "keep"));
+    const char *reason = json_string_value(json_object_get(run, "kept_reason"));
+    bool wrote = json_integer_value(json_object_get(run, "files_changed_total")) > 0 ||
+                 json_is_true(json_object_get(run, "files_changed_incomplete"));
+
+    if (keep && strcmp(keep, "never") != 0 && reason && wrote &&
+        json_is_false(json_object_get(run, "kept")))
+        out_note(app, "nothing of what it wrote is kept: %s", reason);
+}
+
 void run_explain(struct app *app, json_t *run)
 {
     json_t *diagnosis = json_object_get(run, "diagnosis");
@@ -182,6 +195,7 @@ void run_explain(struct app *app, json_t *run)
     if (json_is_true(json_object_get(run, "stdout_truncated")) ||
         json_is_true(json_object_get(run, "stderr_truncated")))
         out_note(app, "the output was longer than kept; --max-output raises the limit");
+    explain_view(app, run);
     if (!status || strcmp(status, "succeeded") == 0)
         return;
     /* A plain non-zero exit has said all there is to say itself, unless it said nothing at all. */

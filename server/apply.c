@@ -109,6 +109,9 @@ static int do_take(struct stage *stage, struct step *s, struct err *e)
     /* What a program deleted first needs no deleting. */
     if (r == -ENOENT && s->kind == STEP_DROP)
         return 0;
+    /* A folder of the layer beneath; what is in it can be removed all the same. */
+    if (r == -EXDEV && s->kind == STEP_DROP && ws->layered)
+        return tree_remove(ws->tree, s->path, e);
     if (r < 0)
         return r;
     s->done = true;

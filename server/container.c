@@ -99,6 +99,7 @@ static int make_half(struct container_engine *g, const struct container_spec *sp
     c->workspace = strdup(spec->workspace);
     c->workspace_dev = spec->workspace_dev;
     c->workspace_ino = spec->workspace_ino;
+    c->view = spec->view;
     (void)snprintf(c->id, sizeof c->id, "%s", spec->id);
     c->meter = (struct cgroup_meter)CGROUP_METER_NONE;
     if (!c->workspace) {
@@ -155,6 +156,8 @@ static int watch_end(struct container *c, struct err *e)
 int container_check_workspace(const struct container *c, const char *path, struct err *e)
 {
     struct stat st;
+    if (c->view && path == c->workspace) /* nobody else knows of it */
+        return 0;
     if (stat(path, &st) < 0 || st.st_dev != c->workspace_dev || st.st_ino != c->workspace_ino)
         return err_say(e, ESTALE, "the workspace '%s' is not the directory it was", c->workspace);
     return 0;
@@ -406,4 +409,19 @@ bool container_name_is_plain(const char *name, const char *more)
     while (name[n] && strchr(more, name[n]))
         n += 1 + strspn(name + n + 1, "abcdefghijklmnopqrstuvwxyz0123456789_");
     return n > 0 && n <= CONTAINER_ID_MAX && !name[n] && name[0] != '.' && name[0] != '-';
+}
+
+int container_view_mount(struct container_engine *g, const char *id,
+    const struct container_view *dirs, int *ret_fd, struct err *e)
+{
+    if (!g->driver->view_mount)
+        return err_refuse(e, PROTO_INVALID_VALUE,
+            "this server's engine shows the live workspace only: leave out 'view' and 'keep'");
+    return g->driver->view_mount(g, id, dirs, ret_fd, e);
+}
+
+void container_view_hide(struct container_engine *g, const char *id)
+{
+    if (g->driver->view_hide)
+        g->driver->view_hide(g, id);
 }

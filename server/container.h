@@ -77,6 +77,7 @@ struct container_spec {
     uid_t uid;         /* host uid and gid that are 1000 inside */
     gid_t gid;
     struct container_limits limits;
+    bool view; /* workspace is in a view: a path that is not seen from outside */
 };
 
 struct container_process {
@@ -148,4 +149,25 @@ int container_kill(struct container *c, int sig, struct err *e) WARN_UNUSED;
 uint64_t container_cpu_us(const struct container *c);
 void container_free(struct container *c);
 
+/*
+ * A view: an overlay over directories that are given by descriptor, mounted for one container and
+ * seen by nobody else. Nothing of it is in the host's mount table, and it ends with the
+ * server at the latest.
+ *
+ *     container_view_mount(g, id, &dirs, &fd, e)   fd: its root
+ *     container_new(…)    container_spec.workspace: CONTAINER_VIEWS/ID/FOLDER
+ *     … container_free(c)
+ *     container_view_hide(g, id)
+ *
+ * Refused with PROTO_INVALID_VALUE where the engine has no views. Until it is hidden the id is taken. What programs write goes to upper_fd with the rights of this
+ * process, but not beyond a quota. Whiteouts are character devices 0:0, opaque folders have the
+ * attribute trusted.overlay.opaque (without root user.overlay.opaque).
+ */
+#define CONTAINER_VIEWS "/sys/kernel/views"
+struct container_view {
+    int lower_fd, upper_fd, work_fd; /* directories; upper and work on one file system */
+};
+int container_view_mount(struct container_engine *g, const char *id,
+    const struct container_view *dirs, int *ret_fd, struct err *e) WARN_UNUSED;
+void container_view_hide(struct container_engine *g, const char *id);
 #endif

@@ -40,6 +40,11 @@ struct container_driver {
     int (*hand_over)(struct container *c, const struct container_process *process, struct err *e);
     int (*signal)(struct container *c, int sig);
     void (*verdict)(struct container *c, struct container_exit *ret);
+
+    /* Or NULL, both: it has no views. */
+    int (*view_mount)(struct container_engine *g, const char *id, const struct container_view *dirs,
+        int *ret_fd, struct err *e);
+    void (*view_hide)(struct container_engine *g, const char *id);
 };
 
 struct container_engine {
@@ -56,6 +61,7 @@ struct container {
     char cgroup[CGROUP_NAME_BYTES]; /* "" = none, or not known */
     char *workspace;
     uint64_t workspace_dev, workspace_ino;
+    bool view; /* workspace is not seen from outside */
     int sock;
     int init_pidfd;
     pid_t init;

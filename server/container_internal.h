@@ -7,6 +7,7 @@
  *     container_place.c   the private mount namespace in which the runtime starts, the made-up root
  *     container_spawn.c   starting the runtime's program there
  *     container_spec.c    from a container_spec to a bundle
+ *     container_view.c    an overlay for one container
  *     container_around.c  what is different with a runtime that silt-init stands around, not in
  */
 #ifndef SERVER_CONTAINER_INTERNAL_H
@@ -29,6 +30,7 @@
 #define PLACE_BUNDLES PLACE "/bundles" /* config.json of each container */
 #define PLACE_ROOT PLACE "/root"       /* the made-up root */
 #define PLACE_IMAGES PLACE "/images"   /* the image directory */
+#define PLACE_VIEWS CONTAINER_VIEWS /* overlays of containers that have one */
 #define PLACE_INIT PLACE "/silt-init"
 #define PLACE_CPUS PLACE "/cpus" /* files that say "0-N" for /sys/devices/system/cpu/online */
 
@@ -143,5 +145,11 @@ int around_signal(struct container *c, int sig) WARN_UNUSED;
 /* What became of the program, by the runtime's own log: its exit status alone cannot tell a signal
  * from a code. ret->lost where the log does not say. */
 void around_verdict(struct container *c, struct container_exit *ret);
+
+/* ---- container_view.c */
+
+int oci_view_mount(struct container_engine *engine, const char *id,
+    const struct container_view *dirs, int *ret_fd, struct err *e) WARN_UNUSED;
+void oci_view_hide(struct container_engine *engine, const char *id);
 
 #endif

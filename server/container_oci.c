@@ -183,6 +183,8 @@ const struct container_driver container_oci_driver = {
     .make = oci_make,
     .memory_struck = oci_memory_struck,
     .end = oci_end,
+    .view_mount = oci_view_mount,
+    .view_hide = oci_view_hide,
 };
 
 /* The loss of a kernel in user space is no proof: only what the cgroup counted is. */
@@ -201,6 +203,8 @@ const struct container_driver container_around_driver = {
     .make = oci_make,
     .memory_struck = around_memory_struck,
     .end = oci_end,
+    .view_mount = oci_view_mount,
+    .view_hide = oci_view_hide,
     .hand_over = around_start,
     .signal = around_signal,
     .verdict = around_verdict,

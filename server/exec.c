@@ -30,6 +30,7 @@ static void run_free(struct run *run)
 {
     exec_request_release(&run->req);
     sandbox_run_changes_release(&run->facts.changes);
+    sandbox_view_end_release(&run->facts.view_end);
     json_decref(run->facts.labels);
     run_log_free(run->log);
     run_input_free(run->input);
@@ -140,6 +141,7 @@ static int run_make(struct exec *x, struct sandbox *sb, struct run **ret, struct
     run->facts.engine = container_engine_abilities(x->engine)->engine;
     text_id_sorted("run_", run->facts.created_ns / 1000000, run->facts.id, sizeof(run->facts.id));
     (void)snprintf(run->facts.sandbox, sizeof(run->facts.sandbox), "%s", sandbox_id(sb));
+    run->view_fd = -1;
     run->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     *ret = run;
     return run->wake_fd < 0 ? err_set(e, errno, "make a run") : 0;
@@ -219,6 +221,8 @@ int exec_submit(struct exec *x, struct sandbox *sb, struct exec_request *request
     run->req = *request;
     exec_request_display(request, run->facts.display, sizeof(run->facts.display));
     run->facts.image = run->req.image;
+    run->facts.view = exec_view_name(run->req.view);
+    run->facts.keep = exec_keep_name(run->req.keep);
     run->facts.limits = run->req.limits;
     run->facts.space_bytes = x->config->workspace_bytes;
     run->facts.space_files = x->config->workspace_files;

@@ -2,8 +2,8 @@
 /*
  * What the files of exec share: exec.c (table of runs, slots), exec_run.c (a run's thread through
  * its stages), exec_plan.c (argv and environment), exec_io.c (descriptors and output),
- * exec_ready.c (what may be prepared), exec_diagnose.c (why it failed), exec_record.c (records). For
- * these only.
+ * exec_ready.c (what may be prepared), exec_diagnose.c (why it failed), exec_view.c (what a run sees
+ * of the workspace), exec_record.c (records). For these only.
  */
 #ifndef SERVER_EXEC_INTERNAL_H
 #define SERVER_EXEC_INTERNAL_H
@@ -15,6 +15,7 @@
 #include "server/exec.h"
 #include "server/run_input.h"
 #include "server/run_json.h"
+#include "server/sandbox_views.h"
 #include "server/slots.h"
 #include "server/warm.h"
 
@@ -52,6 +53,8 @@ struct run {
     void *done_ctx;
 
     bool counted;  /* in at warm, by the run's thread alone */
+    struct view *view; /* of a run that is not live; the run's thread's */
+    int view_fd;       /* its overlay's root, or -1 */
     bool in_table; /* under exec->lock, as the rest */
     bool in_backlog;
     bool recorded; /* it is, or was, in the backlog */
@@ -140,6 +143,16 @@ int exec_io_pump(
     struct run *run, struct exec_io *io, struct container *c, uint64_t start_ns) WARN_UNUSED;
 /* What is left in the pipes, at most EXEC_DRAIN_MS. */
 void exec_io_drain(struct run *run, struct exec_io *io, uint64_t start_ns);
+
+/* exec_view.c; nothing is done for a live run */
+/* After sandbox_run_enter: a snapshot, an overlay over it, the request's changes in it. *mounts leads
+ * there then. */
+int exec_view_open(struct run *run, struct sandbox_mounts *mounts, struct err *e) WARN_UNUSED;
+/* Instead of sandbox_run_leave. */
+int exec_view_leave(
+    struct run *run, struct sandbox_run_changes *ret, struct err *e) WARN_UNUSED;
+/* After container_free. */
+void exec_view_close(struct run *run);
 
 /* exec_ready.c */
 /* Tell warm what the next run will probably be: this one again, if it is a program that may be

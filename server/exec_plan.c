@@ -23,17 +23,20 @@
  * each. */
 static const struct {
     const char *name, *value;
+    const char *frozen; /* name of what is set instead, to 1, with a snapshot */
 } base_env[] = {
-    {"PATH", "/usr/local/bin:/usr/bin:/bin"},
-    {"HOME", "/cache/home"},
-    {"LANG", "C.UTF-8"},
-    {"TZ", "UTC"},
-    {"PYTHONUNBUFFERED", "1"},
-    {"PYTHONPYCACHEPREFIX", "/cache/pyc"},
-    {"PIP_CACHE_DIR", "/cache/pip"},
-    {"GOPATH", "/cache/go"},
-    {"GOCACHE", "/cache/go/build"},
-    {"npm_config_cache", "/cache/npm"},
+    {"PATH", "/usr/local/bin:/usr/bin:/bin", NULL},
+    {"HOME", "/cache/home", NULL},
+    {"LANG", "C.UTF-8", NULL},
+    {"TZ", "UTC", NULL},
+    {"PYTHONUNBUFFERED", "1", NULL},
+    /* Bytecode of what is only tried must not lie where another run could take it for its own: Python
+     * tells versions apart by size and second. That of installed packages lies beside them. */
+    {"PYTHONPYCACHEPREFIX", "/cache/pyc", "PYTHONDONTWRITEBYTECODE"},
+    {"PIP_CACHE_DIR", "/cache/pip", NULL},
+    {"GOPATH", "/cache/go", NULL},
+    {"GOCACHE", "/cache/go/build", NULL},
+    {"npm_config_cache", "/cache/npm", NULL},
 };
 
 /* Languages that take a piece of code as an argument: it then runs in the working directory,
@@ -120,7 +123,9 @@ static int make_env(struct run *run, struct exec_plan *ret, struct err *e)
 {
     int r = 0;
     for (size_t i = 0; r == 0 && i < sizeof(base_env) / sizeof(base_env[0]); i++)
-        r = body_env_set(&ret->env, base_env[i].name, base_env[i].value);
+        r = run->req.view != EXEC_LIVE && base_env[i].frozen
+                ? body_env_set(&ret->env, base_env[i].frozen, "1")
+                : body_env_set(&ret->env, base_env[i].name, base_env[i].value);
     if (r == 0)
         r = add_image_env(run, ret, e);
     if (r == 0 && run->req.tty)
@@ -136,7 +141,8 @@ static int make_env(struct run *run, struct exec_plan *ret, struct err *e)
 
 static bool exists_in_sandbox(void *ctx, const char *path)
 {
-    return sandbox_has_file(ctx, path);
+    const struct run *run = ctx;
+    return sandbox_view_has_file(run->sb, run->view, path);
 }
 
 static int check_interpreter(struct run *run, const struct exec_plan *whole,
@@ -171,11 +177,11 @@ static int take_plan(
 static int plan_file(struct run *run, struct exec_plan *ret, struct err *e)
 {
     CLEANUP(fd_closep) int fd = -1;
-    const struct runtimes_look look = {.exists = exists_in_sandbox, .ctx = run->sb};
+    const struct runtimes_look look = {.exists = exists_in_sandbox, .ctx = run};
     struct sandbox_file file = {.target = NULL};
     struct runtimes_plan plan = {.language = NULL};
     char head[HEAD_BYTES];
-    int r = sandbox_file_open(run->sb, run->req.text, &fd, &file, e);
+    int r = sandbox_view_file_open(run->sb, run->view, run->req.text, &fd, &file, e);
     if (r < 0)
         return r;
     bool executable = (file.mode & 0111) != 0, is_file = file.kind == TREE_FILE;

@@ -128,6 +128,7 @@ void *exec_recorder_main(void *ctx)
         if (leaves)
             run_unref(run);
         run_unref(run);
+        (void)sandbox_views_expire(x->sandboxes, io_now_ns());
         (void)pthread_mutex_lock(&x->lock);
     }
     (void)pthread_mutex_unlock(&x->lock);
@@ -470,6 +471,7 @@ void *exec_housekeeper_main(void *ctx)
         unsigned expired = sandbox_uploads_expire(x->sandboxes, io_wall_ns());
         if (expired > 0)
             log_info("%u stages got nothing for a day and were removed", expired);
+        (void)sandbox_views_expire(x->sandboxes, io_now_ns());
         (void)pthread_mutex_lock(&x->lock);
     }
     (void)pthread_mutex_unlock(&x->lock);

@@ -114,6 +114,59 @@ static int parse_after(json_t *body, struct exec_request *ret, struct err *e)
     return 0;
 }
 
+static const char *const view_names[] = {
+    [EXEC_LIVE] = "live", [EXEC_SNAPSHOT] = "snapshot", NULL};
+static const char *const keep_names[] = {[EXEC_KEEP_ALWAYS] = "always",
+    [EXEC_KEEP_ON_SUCCESS] = "on_success",
+    [EXEC_KEEP_NEVER] = "never",
+    NULL};
+
+const char *exec_view_name(enum exec_view view)
+{
+    return view_names[view];
+}
+
+const char *exec_keep_name(enum exec_keep keep)
+{
+    return keep_names[keep];
+}
+
+/* 1 and the index of the name, 0 if the member is missing. */
+static int parse_choice(json_t *body, const char *name, const char *const *choices, unsigned *ret,
+    struct err *e)
+{
+    CLEANUP(freep) char *text = NULL;
+    int r = body_text(body, name, 32, &text, e);
+    for (unsigned i = 0; r == 1 && choices[i]; i++) {
+        if (strcmp(text, choices[i]) == 0) {
+            *ret = i;
+            return 1;
+        }
+    }
+    if (r < 1)
+        return r;
+    return err_refuse(e, PROTO_INVALID_VALUE, "'%s' is \"%s\"%s%s%s%s\", not '%.32s'", name,
+        choices[0], choices[2] ? ", \"" : " or \"", choices[1], choices[2] ? "\" or \"" : "",
+        choices[2] ? choices[2] : "", text);
+}
+
+/* What is not kept in any case must not be made in the workspace. */
+static int parse_view(json_t *body, struct exec_request *ret, struct err *e)
+{
+    unsigned view = EXEC_LIVE, keep = EXEC_KEEP_ALWAYS;
+    int given = parse_choice(body, "view", view_names, &view, e);
+    int r = given < 0 ? given : parse_choice(body, "keep", keep_names, &keep, e);
+    if (r < 0)
+        return r;
+    if (keep != EXEC_KEEP_ALWAYS && given == 1 && view == EXEC_LIVE)
+        return err_refuse(e, PROTO_INVALID_VALUE,
+            "'keep': '%s' needs 'view': 'snapshot': a live run writes into the workspace itself",
+            keep_names[keep]);
+    ret->view = keep != EXEC_KEEP_ALWAYS ? EXEC_SNAPSHOT : (enum exec_view)view;
+    ret->keep = (enum exec_keep)keep;
+    return 0;
+}
+
 /* true, or the size of the terminal. */
 static int parse_tty(json_t *body, struct exec_request *ret, struct err *e)
 {
@@ -212,6 +265,8 @@ static int parse_rest(
     if (r == 0)
         r = parse_after(body, ret, e);
     if (r == 0)
+        r = parse_view(body, ret, e);
+    if (r == 0)
         r = parse_tty(body, ret, e);
     if (r == 0)
         r = parse_flow(body, ret, e);
@@ -232,8 +287,8 @@ int exec_request_parse(
     json_t *body, const struct exec_base *base, struct exec_request *ret, struct err *e)
 {
     static const char *const known[] = {"filename", "command", "code", "args", "stdin",
-        "stdin_base64", "stdin_stream", "env", "cwd", "limits", "network", "after", "wait_ms", "changes", "detach",
-        "queue_ms", "tty", "labels", "stream", NULL};
+        "stdin_base64", "stdin_stream", "env", "cwd", "limits", "network", "after", "wait_ms", "changes",
+        "detach", "queue_ms", "tty", "labels", "stream", "view", "keep", NULL};
     *ret = (struct exec_request){.language = runtimes_by_name(base->language)};
     int r = body_known(body, "the request", known, e);
     if (r == 0)

@@ -22,6 +22,11 @@
 #define EXEC_WAIT_MS_MAX (10u * 60 * 1000)
 #define EXEC_BARRIER_MS 30000
 
+enum exec_view { EXEC_LIVE, EXEC_SNAPSHOT };
+enum exec_keep { EXEC_KEEP_ALWAYS, EXEC_KEEP_ON_SUCCESS, EXEC_KEEP_NEVER };
+const char *exec_view_name(enum exec_view view);
+const char *exec_keep_name(enum exec_keep keep);
+
 enum exec_what { EXEC_FILE, EXEC_ARGV, EXEC_SHELL, EXEC_CODE };
 
 struct exec_request {
@@ -40,6 +45,8 @@ struct exec_request {
     char client[CHANGES_CLIENT_MAX + 1]; /* barrier; seq 0 = none */
     uint64_t seq;
     json_t *changes; /* {"ops":…} to be applied first, or NULL; owned */
+    enum exec_view view;
+    enum exec_keep keep; /* always with EXEC_LIVE */
     json_t *labels;  /* or NULL; owned */
     uint64_t queue_ms, wait_ms;
     bool has_wait, detach, stream;

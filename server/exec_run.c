@@ -50,7 +50,7 @@ static int stage_barrier(struct run *run, struct err *e)
 
 static int stage_changes(struct run *run, struct err *e)
 {
-    if (!run->req.changes)
+    if (!run->req.changes || run->req.view != EXEC_LIVE)
         return 0;
     struct feed_json *feed = NULL;
     struct changes_begin begin;
@@ -94,6 +94,7 @@ static struct container_spec make_spec(const struct run *run, const struct sandb
         .workspace = mounts->workspace,
         .workspace_dev = mounts->workspace_dev,
         .workspace_ino = mounts->workspace_ino,
+        .view = run->view != NULL,
         .cache = mounts->cache,
         .image = run->req.image,
         .uid = mounts->uid,
@@ -129,7 +130,8 @@ static int start_warm(struct run *run, const struct container_spec *spec,
 {
     struct err why = ERR_INIT;
     struct warm_got got;
-    int r = warm_take(run->exec->warm, run->sb, &spec->limits, spec->image, &got, e);
+    int r = run->view ? warm_enter(run->exec->warm, run->sb, &got, e)
+                      : warm_take(run->exec->warm, run->sb, &spec->limits, spec->image, &got, e);
     run->counted = r == 0;
     *ret = got.container;
     /* A program that was prepared has its descriptors; whatever is started instead gets the same.
@@ -143,7 +145,7 @@ static int start_warm(struct run *run, const struct container_spec *spec,
         container_free(ptr_take(ret));
         r = adopted ? open_io(run, spec, io, e) : 0;
     }
-    if (run->counted)
+    if (run->counted && !run->view)
         exec_expect_again(run, plan);
     lock_facts(run);
     run->facts.warm = *ret != NULL;
@@ -279,13 +281,13 @@ static void note_changes(struct run *run)
 {
     struct sandbox_run_changes changes = {.generation = 0};
     struct err e = ERR_INIT;
-    int r = sandbox_run_leave(run->sb, &changes, &e);
+    int r = exec_view_leave(run, &changes, &e);
     if (r < 0) {
         log_error("%s: what it changed could not be found out: %s", run->facts.id, e.msg);
         changes.incomplete = true;
         changes.generation = run->facts.generation;
     }
-    uint64_t own = changes.total > 0 ? 1 : 0;
+    uint64_t own = changes.total > 0 && (!run->view || run->facts.view_end.kept) ? 1 : 0;
     lock_facts(run);
     run->facts.changes = changes;
     run->facts.space_hit |= changes.full;
@@ -347,7 +349,9 @@ static int stage_program(struct run *run, struct container **ret_c, struct err *
     int r = sandbox_run_enter(run->sb, &mounts, e);
     if (r < 0)
         return r;
-    r = run_program(run, &mounts, ret_c, e);
+    r = exec_view_open(run, &mounts, e);
+    if (r == 0)
+        r = run_program(run, &mounts, ret_c, e);
     if (r < 0) {
         container_free(ptr_take(ret_c));
         sandbox_run_abandon(run->sb);
@@ -417,6 +421,7 @@ void *exec_run_main(void *ctx)
     if (run->counted && r == 0)
         (void)warm_again(x->warm, run->sb);
     container_free(c);
+    exec_view_close(run);
     if (run->counted)
         warm_done(x->warm, run->sb);
     exec_slot_give(run);

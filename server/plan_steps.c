@@ -225,7 +225,7 @@ static int emit_new_leaf(struct reduction *in, struct plan_slot *slot, bool gone
     s->slot = entry->staged->slot;
     s->ino = entry->staged->ino;
     s->mode = entry->mode;
-    s->set_mtime = entry->kind == TREE_FILE && !within;
+    s->set_mtime = entry->kind == TREE_FILE && !within && !entry->staged->keep_time;
     if (entry->kind == TREE_FILE)
         in->totals->bytes_added += entry->staged->size;
     expect_displaced(in, s, slot, gone);

@@ -201,6 +201,7 @@ static void put_times(json_t *o, const struct run_facts *f, bool *ok)
     put(o, "finished_at", time_or_null(f->finished_ns), ok);
     put(o, "queue_ms", milliseconds(f->queue_us), ok);
     put(o, "barrier_ms", milliseconds(f->barrier_us), ok);
+    put(o, "view_ms", milliseconds(f->view_us), ok);
     put(o, "start_ms", milliseconds(f->start_us), ok);
     put(o, "wall_ms", milliseconds(f->wall_us), ok);
     put(o, "cpu_ms", milliseconds(f->cpu_us), ok);
@@ -221,6 +222,33 @@ static void put_workspace(json_t *o, const struct run_facts *f, bool *ok)
     put(o, "files_changed_incomplete", json_boolean(f->changes.incomplete), ok);
 }
 
+/* Words of ours that may have a name of the workspace in them. */
+static json_t *readable_or_null(const char *text)
+{
+    CLEANUP(buf_release) struct buf b;
+    buf_init(&b, 4 * ERR_MSG_BYTES);
+    return text_add_readable(&b, text, strlen(text)) < 0 ? NULL : text_or_null(buf_str(&b));
+}
+
+/* A live run's files are where it wrote them. */
+static void put_view(json_t *o, const struct run_facts *f, bool *ok)
+{
+    bool live = strcmp(f->view, "live") == 0, known = f->started && f->finished_ns != 0;
+    json_t *conflicts = json_array();
+    put(o, "view", json_string(f->view), ok);
+    put(o, "keep", json_string(f->keep), ok);
+    put(o, "kept", known ? json_boolean(live || f->view_end.kept) : json_null(), ok);
+    put(o, "kept_reason", readable_or_null(f->view_end.reason), ok);
+    for (size_t i = 0; conflicts && i < f->view_end.conflict_count; i++) {
+        json_t *item = json_object();
+        if (item)
+            put_path(item, "path", f->view_end.conflicts[i], ok);
+        if (json_array_append_new(conflicts, item) < 0)
+            *ok = false;
+    }
+    put(o, "kept_conflicts", conflicts, ok);
+}
+
 json_t *run_json(const struct run_facts *f, const struct run_log_stats *stats)
 {
     bool ok = true;
@@ -234,6 +262,7 @@ json_t *run_json(const struct run_facts *f, const struct run_log_stats *stats)
     put(o, "stdout_truncated", json_boolean(stats->truncated[RUN_STDOUT]), &ok);
     put(o, "stderr_truncated", json_boolean(stats->truncated[RUN_STDERR]), &ok);
     put_workspace(o, f, &ok);
+    put_view(o, f, &ok);
     put_times(o, f, &ok);
     put(o, "limits", limits_json(f), &ok);
     put(o, "network", json_pack("{s:s}", "mode", "none"), &ok);

@@ -13,7 +13,7 @@
 #include "server/config.h"
 #include "server/diagnose.h"
 #include "server/run_log.h"
-#include "server/sandbox.h"
+#include "server/sandbox_views.h"
 #include "shared/err.h"
 
 enum run_status {
@@ -44,9 +44,11 @@ struct run_facts {
     uint64_t generation, generation_after;
     bool changed_during_run;
     uint64_t created_ns, started_ns, finished_ns; /* wall clock; 0 = not yet */
-    uint64_t queue_us, barrier_us, start_us, wall_us, cpu_us, user_us;
+    uint64_t queue_us, barrier_us, view_us, start_us, wall_us, cpu_us, user_us;
     uint64_t memory_peak_bytes;
     struct sandbox_run_changes changes;
+    const char *view, *keep; /* static: "live", "always" */
+    struct sandbox_view_end view_end; /* of one that is not live */
     struct config_limits limits;
     const char *language; /* static, or NULL */
     const char *version;  /* of the language, or NULL */

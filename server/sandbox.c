@@ -62,6 +62,8 @@ struct sandbox *sandbox_from_row(
     atomic_init(&sb->refs, 1);
     atomic_init(&sb->ready, false);
     (void)pthread_mutex_init(&sb->turn, NULL);
+    (void)pthread_mutex_init(&sb->views.lock, NULL);
+    sb->views.fd = -1;
     (void)pthread_mutex_init(&sb->lock, NULL);
     (void)pthread_condattr_init(&attr);
     (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -95,6 +97,7 @@ void sandbox_free(struct sandbox *sb)
 {
     sandbox_uploads_free(sb);
     sandbox_writers_free(sb);
+    sandbox_views_free(sb);
     workspace_free(sb->ws);
     sandbox_clients_free(sb);
     sandbox_running_free(sb);
@@ -111,6 +114,7 @@ void sandbox_free(struct sandbox *sb)
     (void)pthread_cond_destroy(&sb->moved);
     (void)pthread_mutex_destroy(&sb->lock);
     (void)pthread_mutex_destroy(&sb->turn);
+    (void)pthread_mutex_destroy(&sb->views.lock);
     free(sb);
 }
 

@@ -5,6 +5,7 @@
 #include "server/apply.h"
 #include "server/cache.h"
 #include "server/sandbox_internal.h"
+#include "server/sandbox_views.h"
 #include "server/set.h"
 #include "shared/io.h"
 #include "shared/log.h"
@@ -28,6 +29,7 @@ struct applying {
     struct hash digest;
     struct sandbox_apply_result *ret;
     struct sandbox_upload *uploads; /* that the set names */
+    const struct sandbox_origin *origin; /* NULL: a client */
     bool intent, applied;
     bool was_running; /* a program, when the first byte was read */
     uint64_t runs_begun;
@@ -47,6 +49,13 @@ static int wait_for_basis(void *ctx, struct err *e)
     struct applying *a = ctx;
 
     return sandbox_ticket_wait(a->sb, &a->ticket, e);
+}
+
+static int take_claimed(void *ctx, const struct change_op *op, struct staged **ret, struct err *e)
+{
+    struct applying *a = ctx;
+
+    return a->origin->claim(a->origin->ctx, &a->stage, op, ret, e);
 }
 
 static int take_upload(void *ctx, const struct change_op *op, struct staged **ret, struct err *e)
@@ -240,12 +249,34 @@ static int write_intent(struct applying *a, struct err *e)
     return r;
 }
 
+/* What a run made is no client's: it was never sent, and may be pulled. */
+static void note_origin(struct applying *a)
+{
+    for (size_t i = 0; a->origin && i < a->edits.count; i++)
+        a->edits.items[i].entry.by_run = a->edits.items[i].kind == STORE_PUT;
+}
+
+/* With sb->lock. */
+static void tell(struct applying *a)
+{
+    struct sandbox *sb = a->sb;
+
+    if (!a->origin) {
+        sandbox_tell_generation(sb, "changes", a->begin, "");
+        return;
+    }
+    sandbox_tell_generation(sb, "run", NULL, a->origin->run);
+    for (size_t i = 0; i < a->edits.count; i++)
+        sandbox_wrote(sb, a->edits.items[i].path, a->origin->run);
+}
+
 /* Manifest, database, generation. If that fails the files go back to what the database says. */
 static int commit(struct applying *a, uint64_t generation, struct err *e)
 {
     struct sandbox *sb = a->sb;
     int r = apply_edits(&a->steps, &a->edits, e);
 
+    note_origin(a);
     if (r == 0 && (r = apply_note(sb->ws, &a->edits)) < 0)
         r = err_set(e, -r, "note a change set");
     (void)pthread_mutex_lock(&sb->ws->lock);
@@ -272,7 +303,7 @@ static int commit(struct applying *a, uint64_t generation, struct err *e)
     sb->bytes = c.bytes;
     sb->used_ns = c.used_ns;
     if (a->steps.count)
-        sandbox_tell_generation(sb, "changes", a->begin, "");
+        tell(a);
     (void)pthread_mutex_unlock(&sb->lock);
     return 0;
 }
@@ -362,7 +393,7 @@ static int apply_fresh(struct applying *a, struct err *e)
 
     a->stage.late = &a->ret->late;
     set_init(&a->set, &a->stage, wait_for_basis, a);
-    a->set.upload = take_upload;
+    a->set.upload = a->origin ? take_claimed : take_upload;
     (void)pthread_mutex_lock(&sb->lock);
     a->was_running = sb->runs > 0;
     a->runs_begun = sb->runs_begun;
@@ -397,8 +428,15 @@ static int apply_fresh(struct applying *a, struct err *e)
 int sandbox_apply(struct sandbox *sb, const struct changes_begin *begin,
     const struct changes_feed *feed, struct sandbox_apply_result *ret, struct err *e)
 {
+    return sandbox_apply_from(sb, begin, feed, NULL, ret, e);
+}
+
+int sandbox_apply_from(struct sandbox *sb, const struct changes_begin *begin,
+    const struct changes_feed *feed, const struct sandbox_origin *origin,
+    struct sandbox_apply_result *ret, struct err *e)
+{
     struct err own = ERR_INIT;
-    struct applying a = {.sb = sb, .begin = begin, .feed = feed, .ret = ret};
+    struct applying a = {.sb = sb, .begin = begin, .feed = feed, .ret = ret, .origin = origin};
 
     /* Whether a failure was a refusal must be known here, even to a caller who does not ask. */
     e = e ? e : &own;
@@ -409,6 +447,9 @@ int sandbox_apply(struct sandbox *sb, const struct changes_begin *begin,
     r = sandbox_ticket_take(sb, begin, &a.ticket, e);
     if (r == 0)
         r = a.ticket.known ? answer_repeat(&a, e) : apply_fresh(&a, e);
+    /* Room for the repeat. */
+    if (r < 0 && e->refusal == PROTO_NO_SPACE)
+        (void)sandbox_views_trim(sb);
     sandbox_exit(sb);
     return r;
 }

@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "server/sandbox_internal.h"
-#include "shared/path.h"
-
+#include "server/sandbox_views.h"
 #include "shared/io.h"
+#include "shared/path.h"
 
 #include "shared/banned.h"
 
@@ -42,24 +42,24 @@ static int refuse_missing(struct sandbox *sb, const char *path, struct err *e)
 
 /* With the identity. -ENOENT and its like mean: no such file. */
 static int open_file(
-    struct sandbox *sb, const char *path, int *ret_fd, struct sandbox_file *ret, struct err *e)
+    struct workspace *ws, const char *path, int *ret_fd, struct sandbox_file *ret, struct err *e)
 {
     CLEANUP(fd_closep) int fd = -1;
     struct tree_stat st, opened;
     struct manifest_entry row;
-    int r = workspace_hash(sb->ws, path, &ret->hash, &st, &ret->target, e);
+    int r = workspace_hash(ws, path, &ret->hash, &st, &ret->target, e);
 
     if (r < 0)
         return r;
     if (st.kind == TREE_OTHER)
         return -TREE_NOT_REGULAR;
     if (ret_fd && st.kind == TREE_FILE) {
-        r = workspace_open_file(sb->ws, path, &fd, &opened, e);
+        r = workspace_open_file(ws, path, &fd, &opened, e);
         /* What is read must be what was hashed, or be hashed itself. */
         if (r == 0 && (opened.ino != st.ino || opened.ctime_ns != st.ctime_ns ||
                           opened.mtime_ns != st.mtime_ns || opened.size != st.size)) {
             st = opened;
-            if (!workspace_known(sb->ws, path, &row) || !manifest_unchanged(&row, &st))
+            if (!workspace_known(ws, path, &row) || !manifest_unchanged(&row, &st))
                 r = hash_fd(fd, &ret->hash, NULL, e);
             else
                 ret->hash = row.hash;
@@ -75,8 +75,9 @@ static int open_file(
     return 0;
 }
 
-int sandbox_file_open(
-    struct sandbox *sb, const char *path, int *ret_fd, struct sandbox_file *ret, struct err *e)
+/* In the workspace, or what a view makes of it. */
+static int file_open(struct sandbox *sb, struct view *v, const char *path, int *ret_fd,
+    struct sandbox_file *ret, struct err *e)
 {
     struct tree_identity previous;
 
@@ -91,7 +92,7 @@ int sandbox_file_open(
         return r;
     r = tree_identity_enter(sb->identity, &previous, e);
     if (r == 0) {
-        r = open_file(sb, path, ret_fd, ret, e);
+        r = open_file(v ? &v->merged : sb->ws, path, ret_fd, ret, e);
         tree_identity_leave(previous);
     }
     if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP || r == -TREE_NOT_REGULAR || r == -EXDEV)
@@ -102,7 +103,19 @@ int sandbox_file_open(
     return r;
 }
 
-bool sandbox_has_file(struct sandbox *sb, const char *path)
+int sandbox_file_open(
+    struct sandbox *sb, const char *path, int *ret_fd, struct sandbox_file *ret, struct err *e)
+{
+    return file_open(sb, NULL, path, ret_fd, ret, e);
+}
+
+int sandbox_view_file_open(struct sandbox *sb, struct view *v, const char *path, int *ret_fd,
+    struct sandbox_file *ret, struct err *e)
+{
+    return file_open(sb, v, path, ret_fd, ret, e);
+}
+
+bool sandbox_view_has_file(struct sandbox *sb, struct view *v, const char *path)
 {
     struct tree_identity previous;
     struct tree_stat st;
@@ -111,7 +124,7 @@ bool sandbox_has_file(struct sandbox *sb, const char *path)
     if (path_check(path, strlen(path)) != PATH_FINE || sandbox_enter(sb, true, NULL) < 0)
         return false;
     if (tree_identity_enter(sb->identity, &previous, NULL) == 0) {
-        has = workspace_stat(sb->ws, path, &st, NULL) == 0 && st.kind == TREE_FILE;
+        has = workspace_stat(v ? &v->merged : sb->ws, path, &st, NULL) == 0 && st.kind == TREE_FILE;
         tree_identity_leave(previous);
     }
     sandbox_exit(sb);
@@ -147,6 +160,11 @@ int sandbox_read_small(struct sandbox *sb, const char *path, size_t max, struct 
         return (int)n;
     ret->len += (size_t)n;
     return 0;
+}
+
+bool sandbox_has_file(struct sandbox *sb, const char *path)
+{
+    return sandbox_view_has_file(sb, NULL, path);
 }
 
 /* The first row after `after` in sorted order. */

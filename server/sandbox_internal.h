@@ -21,6 +21,7 @@
 #include "server/sandbox.h"
 #include "server/sandbox_uploads.h"
 #include "server/set.h"
+#include "server/view.h"
 #include "server/workspace.h"
 
 #define SANDBOX_RESULTS 64      /* remembered per client */
@@ -29,6 +30,14 @@
 #define SANDBOX_PARENT_WAIT_NS UINT64_C(10000000000)
 #define SANDBOX_DELETED_MAX 4096 /* ids of deleted sandboxes that are remembered */
 #define SANDBOX_REASON_BYTES 256
+
+/* What runs with a snapshot see. The lock is taken before the turn. */
+struct sandbox_views {
+    pthread_mutex_t lock;
+    int fd; /* staging/views, or -1: not made yet */
+    struct snapshot *snapshots; /* newest first */
+    uint64_t made;              /* for names */
+};
 
 struct client_result {
     uint64_t seq; /* 0 = empty */
@@ -61,6 +70,7 @@ struct sandbox {
     pthread_mutex_t turn;
     struct workspace *ws; /* opened once, under turn; stays until the sandbox is freed */
     bool scan_needed, cache_made;
+    struct sandbox_views views;
     struct sandbox_writer *writers; /* under turn: sandbox_kept.c */
     atomic_bool ready;
 
@@ -105,6 +115,21 @@ void sandbox_new_epoch(struct sandbox *sb);
 struct sandbox *sandbox_from_row(
     struct sandboxes *all, const struct store_sandbox *row, struct err *e);
 void sandbox_free(struct sandbox *sb);
+
+/* A change set that no client sent: what a run made. */
+struct sandbox_origin {
+    const char *run;
+    /* The content of a PUT that names a stage; with the sandbox's identity. */
+    int (*claim)(void *ctx, struct stage *stage, const struct change_op *op, struct staged **ret,
+        struct err *e);
+    void *ctx;
+};
+int sandbox_apply_from(struct sandbox *sb, const struct changes_begin *begin,
+    const struct changes_feed *feed, const struct sandbox_origin *origin,
+    struct sandbox_apply_result *ret, struct err *e) WARN_UNUSED;
+
+/* sandbox_views.c: on the file system as it is, after every user is gone. */
+void sandbox_views_free(struct sandbox *sb);
 
 /* Compare the workspace with its manifest and adopt what differs. `ret` may be NULL. Takes turn. */
 int sandbox_scan(struct sandbox *sb, struct sandbox_run_changes *ret, struct err *e) WARN_UNUSED;

@@ -202,6 +202,9 @@ static int recover_files(struct sandbox *sb, const struct buf *steps, struct err
     struct tree_identity previous;
     int r = open_workspace(sb, e);
 
+    /* An overlay leaves folders there that belong to who mounted it. */
+    if (r == 0)
+        r = tree_remove_at(sb->ws->stage_fd, WORKSPACE_VIEWS, e);
     if (r == 0)
         r = tree_identity_enter(sb->identity, &previous, e);
     if (r < 0)

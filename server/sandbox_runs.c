@@ -5,6 +5,7 @@
 
 #include "server/cache.h"
 #include "server/sandbox_internal.h"
+#include "server/sandbox_views.h"
 #include "server/scan.h"
 #include "shared/io.h"
 
@@ -198,7 +199,8 @@ int sandbox_scan(struct sandbox *sb, struct sandbox_run_changes *ret, struct err
 
 bool sandbox_over(struct sandbox *sb)
 {
-    return workspace_over(sb->ws);
+    /* A snapshot that is only kept for the next run must not end this one. */
+    return workspace_over(sb->ws) && (sandbox_views_trim(sb) == 0 || workspace_over(sb->ws));
 }
 
 bool sandbox_space_hard(const struct sandbox *sb)

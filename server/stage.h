@@ -39,6 +39,7 @@ struct staged {
     char *name;
     struct tree_stat stat;
     bool claimed;
+    bool keep_time; /* it has the time that it shall have */
 };
 void staged_free(struct staged *s);
 

@@ -33,6 +33,8 @@
 #include "shared/manifest.h"
 #include "shared/tree.h"
 
+#define WORKSPACE_VIEWS "views" /* in the staging directory: sandbox_views.h */
+
 struct workspaces;
 
 struct workspace {
@@ -50,6 +52,7 @@ struct workspace {
     uint64_t files;   /* rows that are no directories */
     struct space most;
     bool quota; /* the kernel keeps it to `most` */
+    bool layered; /* the tree of a view (view.h): a folder of the layer beneath cannot be renamed */
     /* Under the lock, without quota: what it held when a run was ended for it, and whether that is
      * still to be found out. */
     struct space held;

@@ -27,6 +27,18 @@ bool workspace_full(const struct workspace *ws)
            space_full(&used, &ws->most);
 }
 
+/* Snapshots and what runs wrote over them. */
+static void walk_views(struct workspace *ws, const struct space *most, struct space *used)
+{
+    char path[64];
+    struct tree *views = NULL;
+
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d/" WORKSPACE_VIEWS, ws->stage_fd);
+    if (tree_open(path, &views, NULL) == 0)
+        space_walk(views, most, used);
+    tree_free(views);
+}
+
 static bool walk(struct workspace *ws, const struct space *most, struct space *used)
 {
     struct tree_identity previous;
@@ -37,6 +49,8 @@ static bool walk(struct workspace *ws, const struct space *most, struct space *u
     space_walk(ws->tree, most, used);
     if (!space_over(used, most))
         space_walk(ws->cache, most, used);
+    if (!space_over(used, most))
+        walk_views(ws, most, used);
     tree_identity_leave(previous);
     return true;
 }

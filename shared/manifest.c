@@ -446,3 +446,12 @@ const struct manifest_entry **manifest_sorted(const struct manifest *m, size_t *
     *ret_count = count;
     return all;
 }
+
+int manifest_each(const struct manifest *m,
+    int (*visit)(const struct manifest_entry *entry, void *ctx), void *ctx)
+{
+    int r = 0;
+    for (const struct node *n = m->nodes; n && r == 0; n = n->hh.next)
+        r = visit(&n->entry, ctx);
+    return r;
+}

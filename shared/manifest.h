@@ -70,6 +70,10 @@ const struct manifest_entry *manifest_by_hash(const struct manifest *m, const st
  * NULL when out of memory. Parents come before children. */
 const struct manifest_entry **manifest_sorted(const struct manifest *m, size_t *ret_count);
 
+/* Visit all entries, in no order, until visit returns something else than 0, which is returned. */
+int manifest_each(const struct manifest *m,
+    int (*visit)(const struct manifest_entry *entry, void *ctx), void *ctx);
+
 /*
  * May the recorded hash be trusted for a file that looks like st now? Same kind, size, mtime, ctime
  * and inode, and the recorded times lie at least 10 ms before seen_ns: a stamp younger than that may

@@ -96,6 +96,7 @@ void tree_stat_of(const struct stat *st, struct tree_stat *ret)
         .dev = st->st_dev,
         .nlink = (uint32_t)st->st_nlink,
         .uid = st->st_uid,
+        .whiteout = S_ISCHR(st->st_mode) && st->st_rdev == 0,
     };
 }
 

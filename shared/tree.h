@@ -51,6 +51,7 @@ struct tree_stat {
     uint64_t dev;
     uint32_t nlink;
     uint32_t uid;
+    bool whiteout; /* TREE_OTHER: in an overlay's upper layer, "nothing is here" */
 };
 
 /* Hold the directory `path` (ours, absolute, else -EINVAL; it may lead over symlinks, the last time
@@ -130,6 +131,11 @@ int tree_take(const struct tree *t, const char *path, int stage_fd, const char *
 /* Rename within the tree. -EEXIST when `to` exists and !replace. The parent of `to` must exist.
  * When both are hard links of one file, `from` goes. */
 int tree_move(const struct tree *t, const char *from, const char *to, bool replace,
+    struct err *e) WARN_UNUSED;
+
+/* Another name, in `to`, for the file at `path` of `from`; -EEXIST if anything is there, -EMLINK if it
+ * has too many. Both trees are on one file system. */
+int tree_link(const struct tree *from, const struct tree *to, const char *path,
     struct err *e) WARN_UNUSED;
 
 /* Unlink a file or symlink (not a directory), or remove an empty directory. */

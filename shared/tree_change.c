@@ -141,6 +141,18 @@ int tree_symlink(const struct tree *t, const char *target, const char *path, str
     return r < 0 ? err_set(e, -r, "make the symlink '%s'", tree_shown(path)) : 0;
 }
 
+int tree_link(
+    const struct tree *from, const struct tree *to, const char *path, struct err *e)
+{
+    CLEANUP(tree_parent_closep) struct tree_parent source = TREE_PARENT_INIT, p = TREE_PARENT_INIT;
+    int r = tree_parent(from, path, &source);
+    if (r == 0)
+        r = tree_parent(to, path, &p);
+    if (r == 0 && linkat(source.fd, source.name, p.fd, p.name, 0) < 0)
+        r = -errno;
+    return r < 0 ? err_set(e, -r, "link '%s'", tree_shown(path)) : 0;
+}
+
 int tree_chmod_root(const struct tree *t, uint32_t mode, struct err *e)
 {
     int r = tree_set_mode(t->fd, mode);

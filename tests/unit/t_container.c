@@ -457,7 +457,7 @@ static void *run_five(void *arg)
         if (stat(f->workspace, &st) < 0)
             return "stat";
         const struct container_spec spec = {id, f->workspace, st.st_dev, st.st_ino, f->cache,
-            "host", f->uid, f->uid, {.memory_bytes = 256u << 20, .pids = 16, .tmp_bytes = 1 << 20}};
+            "host", f->uid, f->uid, {.memory_bytes = 256u << 20, .pids = 16, .tmp_bytes = 1 << 20}, false};
         if (container_new(f->engine, &spec, &c, &e) < 0)
             return "new";
         const struct container_process process = {

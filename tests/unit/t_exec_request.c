@@ -202,6 +202,47 @@ static void test_merged(void **state)
     exec_request_release(&req);
 }
 
+/* What is not always kept must not be written into the workspace. */
+static void test_view(void **state)
+{
+    static const struct {
+        const char *more;
+        enum exec_view view;
+        enum exec_keep keep;
+        const char *refused; /* words of the message; NULL: it is taken */
+    } rows[] = {
+        {"", EXEC_LIVE, EXEC_KEEP_ALWAYS, NULL},
+        {",\"view\":null,\"keep\":null", EXEC_LIVE, EXEC_KEEP_ALWAYS, NULL},
+        {",\"view\":\"live\",\"keep\":\"always\"", EXEC_LIVE, EXEC_KEEP_ALWAYS, NULL},
+        {",\"view\":\"snapshot\"", EXEC_SNAPSHOT, EXEC_KEEP_ALWAYS, NULL},
+        {",\"keep\":\"never\"", EXEC_SNAPSHOT, EXEC_KEEP_NEVER, NULL},
+        {",\"view\":\"snapshot\",\"keep\":\"on_success\"", EXEC_SNAPSHOT, EXEC_KEEP_ON_SUCCESS,
+            NULL},
+        {",\"view\":\"live\",\"keep\":\"never\"", EXEC_LIVE, EXEC_KEEP_ALWAYS, "needs 'view'"},
+        {",\"view\":\"Snapshot\"", EXEC_LIVE, EXEC_KEEP_ALWAYS, "\"live\" or \"snapshot\""},
+        {",\"keep\":\"sometimes\"", EXEC_LIVE, EXEC_KEEP_ALWAYS,
+            "\"always\", \"on_success\" or \"never\", not 'sometimes'"},
+        {",\"keep\":true", EXEC_LIVE, EXEC_KEEP_ALWAYS, "keep"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct exec_request r;
+        struct err e = ERR_INIT;
+        char body[200];
+        (void)snprintf(body, sizeof(body), "{\"command\":\"true\"%s}", rows[i].more);
+        int code = parse(body, "", &r, &e);
+        if ((code == 0) == (rows[i].refused != NULL) ||
+            (rows[i].refused && !strstr(e.msg, rows[i].refused)))
+            fail_msg("%s: %d %s", body, code, e.msg);
+        if (code == 0) {
+            assert_int_equal(r.view, rows[i].view);
+            assert_int_equal(r.keep, rows[i].keep);
+            assert_string_equal(exec_view_name(r.view), r.view ? "snapshot" : "live");
+        }
+        exec_request_release(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -210,6 +251,7 @@ int main(void)
         cmocka_unit_test(test_code_without_language),
         cmocka_unit_test(test_paths),
         cmocka_unit_test(test_merged),
+        cmocka_unit_test(test_view),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
