@@ -50,6 +50,16 @@ same "leaf of 200 folders" deep "$(cat "$there/$(printf 'd/%.0s' $(seq 200))leaf
 try silt sync --verify
 same "both sides are proved to be the same" 0 "$code"
 contains "in words" "both sides hold the same" "$out"
+start_silt "$TMP/plain.out" "$TMP/plain.err" watch
+wait_until 60 test -S .silt/control
+for i in 1 2 3; do
+    touch fifo socket && mv fifo .. && mv ../fifo . && echo "$i" >beside
+    try silt sync --timeout 60s
+done
+end_silt
+for name in absolute escaping fifo socket; do
+    same "$name: a watcher says it in one line, however often it looks" 1 "$(grep -c "$name: it is" "$TMP/plain.err")"
+done
 
 # ---- by itself
 

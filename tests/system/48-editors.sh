@@ -98,6 +98,7 @@ except OSError:
 os.waitpid(pid, 0)
 PY
 
+generation() { rest GET "/v1/sandboxes/$(sandbox)" | json - generation; }
 updates() { grep -c 'came main.py$' "$TMP/names"; }
 arrived() { cmp -s main.py "$there/main.py"; }
 vi() { vim -Nu NONE -es -c "set backup writebackup backupcopy=$1" -c "call setline(1, '$2')" -c wq main.py; }
@@ -105,19 +106,19 @@ vi() { vim -Nu NONE -es -c "set backup writebackup backupcopy=$1" -c "call setli
 # editor in the middle for longer than anybody waits: what is wrong must be wrong five times.
 number=0
 one() {
-    local text=$1 round before lines found=''
+    local text=$1 round before begun lines found=''
     shift
     for round in 1 2 3 4 5; do
         silt sync --timeout 60s >/dev/null 2>&1
-        before=$(updates) number=$((number + 1))
+        before=$(updates) number=$((number + 1)) begun=$(generation)
         lines=$(wc -l <"$TMP/names")
         "$@" "print($number)" >/dev/null 2>&1
         check_there "$text" || return
         silt sync --timeout 60s >/dev/null 2>&1
-        found="$(($(updates) - before)) update; others: $(tail -n +$((lines + 1)) "$TMP/names" | grep -v ' main.py$' | sort -u | tr '\n' ' ')"
-        [ "$found" = '1 update; others: ' ] && break
+        found="$(($(updates) - before)) update, $(($(generation) - begun)) generation; others: $(tail -n +$((lines + 1)) "$TMP/names" | grep -v ' main.py$' | sort -u | tr '\n' ' ')"
+        [ "$found" = '1 update, 1 generation; others: ' ] && break
     done
-    same "$text is one update of one file" '1 update; others: ' "$found"
+    same "$text is one update of one file" '1 update, 1 generation; others: ' "$found"
 }
 check_there() {
     wait_until 60 arrived && grep -q "print($number)" main.py && return
