@@ -70,13 +70,13 @@ static uint64_t read_number(const char *path)
 static json_t *ignored_paths(const struct app *app)
 {
     struct err ignored = ERR_INIT;
-    size_t counts[3];
+    size_t counts[IGNORE_SOURCES];
     bool more = false;
 
     if (why_count(app->root, counts, &more, &ignored) < 0)
         return NULL;
     return json_pack("{s:I, s:I, s:I, s:b}", "built_in", (json_int_t)counts[IGNORE_BUILTIN],
-        "gitignore", (json_int_t)counts[IGNORE_GIT], "siltignore", (json_int_t)counts[IGNORE_SILT],
+        "gitignore", (json_int_t)(counts[IGNORE_GIT] + counts[IGNORE_EXCLUDE] + counts[IGNORE_GLOBAL]), "siltignore", (json_int_t)counts[IGNORE_SILT],
         "more", more);
 }
 
@@ -91,7 +91,7 @@ static void print_ignored(const json_t *ignored)
                own = number(ignored, "siltignore");
 
     if (ignored)
-        printf("ignored    %lld path%s%s: %lld by .gitignore, %lld by .siltignore, %lld built in "
+        printf("ignored    %lld path%s%s: %lld by git's rules, %lld by .siltignore, %lld built in "
                "(silt ignored PATH)\n",
             (long long)(built_in + git + own), built_in + git + own == 1 ? "" : "s",
             json_is_true(json_object_get(ignored, "more")) ? " or more" : "", (long long)git,

@@ -69,7 +69,7 @@ struct rule {
 };
 
 struct rules {
-    char *key; /* 'g' or 's' before dir; owned */
+    char *key; /* of its source a letter (keys), before dir; owned */
     const char *dir;
     enum ignore_source source;
     struct rule *v;
@@ -80,6 +80,7 @@ struct rules {
 struct ignore {
     struct rules *files;
     struct rules *builtin; /* not in the hash */
+    struct rules *weak[2]; /* EXCLUDE, GLOBAL; of files; NULL: none */
     /* The rule files that count for entries of the folder asked last, deepest first; per source. */
     char *chain_dir;
     struct rules **chain[2];
@@ -115,6 +116,8 @@ static size_t trimmed_len(const char *line, size_t len)
 static bool means_it(const struct rule *r, enum ignore_source source)
 {
     const char *last = path_base(r->glob);
+    if (source == IGNORE_GLOBAL || source == IGNORE_EXCLUDE)
+        return false;
     if (source == IGNORE_GIT)
         return last[strcspn(last, "*?[\\")] == '\0';
     return last[strspn(last, "*?")] != '\0';
@@ -174,10 +177,16 @@ static int rules_add(struct rules *r, const char *line, size_t len, unsigned num
     return e;
 }
 
+static const char keys[IGNORE_SOURCES] = {[IGNORE_BUILTIN] = 'b',
+    [IGNORE_GLOBAL] = 'x',
+    [IGNORE_EXCLUDE] = 'e',
+    [IGNORE_GIT] = 'g',
+    [IGNORE_SILT] = 's'};
+
 static struct rules *rules_new(enum ignore_source source, const char *dir)
 {
     struct rules *r = calloc(1, sizeof(*r));
-    if (r && asprintf(&r->key, "%c%s", source == IGNORE_SILT ? 's' : 'g', dir) < 0) {
+    if (r && asprintf(&r->key, "%c%s", keys[source], dir) < 0) {
         free(r);
         return NULL;
     }
@@ -251,10 +260,16 @@ static struct rules *find_file(
     struct rules *r = NULL;
     if (len > PATH_BYTES_MAX)
         return NULL;
-    key[0] = source == IGNORE_SILT ? 's' : 'g';
+    key[0] = keys[source];
     memcpy(key + 1, dir, len);
     HASH_FIND(hh, ig->files, key, len + 1, r);
     return r;
+}
+
+static void find_weak(struct ignore *ig)
+{
+    ig->weak[0] = find_file(ig, IGNORE_EXCLUDE, "", 0);
+    ig->weak[1] = find_file(ig, IGNORE_GLOBAL, "", 0);
 }
 
 int ignore_load(
@@ -278,6 +293,7 @@ int ignore_load(
     }
     if (r)
         HASH_ADD_KEYPTR(hh, ig->files, r->key, strlen(r->key), r);
+    find_weak(ig);
     return 0;
 }
 
@@ -291,6 +307,7 @@ void ignore_drop_tree(struct ignore *ig, const char *dir)
         HASH_DEL(ig->files, r);
         rules_free(r);
     }
+    find_weak(ig);
 }
 
 /* path: relative to the project; its rule's file lies in a folder above it. */
@@ -374,6 +391,10 @@ bool ignore_check(
             from = ig->chain[k][i];
         }
     }
+    for (int k = 0; ok && k < 2 && !best; k++) {
+        best = ig->weak[k] ? last_match(ig->weak[k], path, is_dir) : NULL;
+        from = ig->weak[k];
+    }
     bool ours = strcmp(path_base(path), LINK_DIR) == 0;
     if (!best || ours || (best->negative && builtin && !builtin->negative && !best->takes_back)) {
         best = builtin;
@@ -415,14 +436,18 @@ const char *ignore_default(size_t i)
 /* "line 3 of lib/.gitignore says 'x'", or "it is one of the names that …". */
 static int explain_rule(const struct ignore_verdict *v, struct buf *b)
 {
+    static const char *const files[IGNORE_SOURCES] = {
+        [IGNORE_GLOBAL] = "your own excludes file of git (core.excludesFile)",
+        [IGNORE_EXCLUDE] = ".git/info/exclude",
+        [IGNORE_GIT] = IGNORE_GITIGNORE,
+        [IGNORE_SILT] = IGNORE_SILTIGNORE};
     if (v->source == IGNORE_BUILTIN)
         return buf_addf(b, "'%s' is never synced unless asked for", v->pattern ? v->pattern : "");
     int r = buf_addf(b, "line %u of ", v->line);
     if (r == 0)
         r = text_add_escaped(b, v->dir);
     if (r == 0)
-        r = buf_addf(b, "%s%s says '", *v->dir ? "/" : "",
-            v->source == IGNORE_GIT ? IGNORE_GITIGNORE : IGNORE_SILTIGNORE);
+        r = buf_addf(b, "%s%s says '", *v->dir ? "/" : "", files[v->source]);
     if (r == 0)
         r = text_add_escaped(b, v->pattern);
     return r < 0 ? r : buf_addc(b, '\'');

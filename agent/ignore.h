@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Which paths of a project are never synced. Pure: rules are given as text, answers come from
- * memory. The rules are gitignore's (gitignore(5)), from three sources:
+ * memory. The rules are gitignore's (gitignore(5)), from these sources, each above the one before:
  *
  *     built-in    version control, our own folder, dependencies, editors' temporaries, secrets
+ *     global      the file that git's core.excludesFile names (agent/ignore_git.h)
+ *     exclude     .git/info/exclude
  *     .gitignore  of any folder that is not itself ignored
  *     .siltignore of any folder, on top: it may also take back (`!`) what the others leave out
  *
@@ -12,7 +14,8 @@
  *
  * A built-in rule is taken back only by a line that means it, for "everything again" lines made of
  * wildcards stand in many a .gitignore, and git itself never adds `.git`: in .siltignore the line's
- * last component must hold more than wildcards, in .gitignore no wildcard. `.silt` is never synced.
+ * last component must hold more than wildcards, in .gitignore no wildcard; the two before cannot.
+ * `.silt` is never synced.
  *
  * Not shared by threads (a cache of the last folder's rules).
  */
@@ -31,7 +34,14 @@
 #define IGNORE_GITIGNORE ".gitignore"
 #define IGNORE_SILTIGNORE ".siltignore"
 
-enum ignore_source { IGNORE_BUILTIN, IGNORE_GIT, IGNORE_SILT };
+enum ignore_source {
+    IGNORE_BUILTIN,
+    IGNORE_GLOBAL,
+    IGNORE_EXCLUDE,
+    IGNORE_GIT,
+    IGNORE_SILT,
+    IGNORE_SOURCES
+};
 
 struct ignore;
 
@@ -39,7 +49,7 @@ struct ignore;
 struct ignore *ignore_new(bool defaults);
 void ignore_free(struct ignore *ig);
 
-/* Replace the rules of the file in folder dir ("" = root) by this text; NULL drops them. What lies
+/* Replace the rules of the file in folder dir ("" = root; always for GLOBAL, EXCLUDE) by this text; NULL drops them. What lies
  * beyond IGNORE_FILE_MAX is not read. -ENOMEM. */
 int ignore_load(struct ignore *ig, enum ignore_source source, const char *dir, const char *text,
     size_t len) WARN_UNUSED;

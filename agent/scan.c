@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/ignore_git.h"
 #include "shared/io.h"
 #include "shared/path.h"
 
@@ -256,7 +257,9 @@ int scan_all(const struct scan_config *config, struct scan *ret, struct err *e)
     memset(ret, 0, sizeof(*ret));
     /* Rules of folders that are gone or ignored by now must not linger. */
     ignore_drop_tree(config->rules, "");
-    s.failed = enter(&s, "");
+    s.failed = ignore_git_load(config->rules, config->tree);
+    if (s.failed == 0)
+        s.failed = enter(&s, "");
     if (s.failed == 0) {
         int r = tree_walk(config->tree, "", visit, &s, e);
         if (r < 0)

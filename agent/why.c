@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "agent/ignore.h"
+#include "agent/ignore_git.h"
 #include "shared/io.h"
 #include "shared/path.h"
 #include "shared/tree.h"
@@ -29,6 +30,8 @@ static void load_file(struct ignore *rules, const struct tree *project, const ch
 
 static void load_dir(struct ignore *rules, const struct tree *project, const char *dir)
 {
+    if (*dir == '\0')
+        (void)!ignore_git_load(rules, project);
     load_file(rules, project, dir, IGNORE_GIT, IGNORE_GITIGNORE);
     load_file(rules, project, dir, IGNORE_SILT, IGNORE_SILTIGNORE);
 }
@@ -189,13 +192,13 @@ static enum tree_visit tally(const struct tree_entry *entry, void *ctx)
     return TREE_VISIT_GO;
 }
 
-int why_count(const char *root, size_t counts[3], bool *ret_more, struct err *e)
+int why_count(const char *root, size_t counts[IGNORE_SOURCES], bool *ret_more, struct err *e)
 {
     CLEANUP(tree_freep) struct tree *project = NULL;
     struct tally t = {.counts = counts};
     int r = tree_open(root, &project, e);
 
-    counts[IGNORE_BUILTIN] = counts[IGNORE_GIT] = counts[IGNORE_SILT] = 0;
+    memset(counts, 0, IGNORE_SOURCES * sizeof(*counts));
     if (r < 0)
         return r;
     t.project = project;

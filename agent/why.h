@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "agent/ignore.h"
 #include "shared/buf.h"
 #include "shared/err.h"
 
@@ -26,6 +27,6 @@ size_t why_find(const char *root, const char *name, char *ret[], size_t max);
 
 /* How many paths are left out, a folder as one, by what leaves them out: counts is indexed by enum
  * ignore_source. Looks at most WHY_LOOK_MAX entries; *ret_more tells that there were more. */
-int why_count(const char *root, size_t counts[3], bool *ret_more, struct err *e) WARN_UNUSED;
+int why_count(const char *root, size_t counts[IGNORE_SOURCES], bool *ret_more, struct err *e) WARN_UNUSED;
 
 #endif

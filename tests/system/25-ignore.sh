@@ -96,4 +96,37 @@ printf '!.silt\n!/.silt/**\n!.git\n' >>.siltignore
 silt sync >/dev/null
 check "the link is never synced, whatever a rule says" not test -e "$(workspace)/.silt"
 check "the repository is when asked for" test -e "$(workspace)/.git/HEAD"
+# ---- git's rules outside of the tree
+
+new_project excludes
+mkdir -p sub "$CLIENT_HOME/config/git" && for f in mine.tmpx sub/theirs.o both.q named.z plain.py; do echo "$f" >"$f"; done
+printf '*.q\n*.tmpx\n' >"$CLIENT_HOME/config/git/ignore"
+silt sync >/dev/null 2>&1
+check "without a repository there are no rules of git's" test -e "$(workspace)/mine.tmpx"
+git init -q .
+printf '*.o\n!both.q\n' >.git/info/exclude
+for f in mine.tmpx sub/theirs.o both.q; do echo "$f anew" >"$f"; done
+echo new >new.tmpx
+silt sync >/dev/null 2>&1
+check "with one, the user's excludes file counts" not test -e "$(workspace)/new.tmpx"
+same ".git/info/exclude above it" "both.q anew" "$(cat "$(workspace)/both.q")"
+same "and what is left out from now on stays as it is there" sub/theirs.o "$(cat "$(workspace)/sub/theirs.o")"
+try silt ignored sub/theirs.o
+contains "silt ignored names .git/info/exclude" "line 1 of .git/info/exclude says '*.o'" "$out"
+try silt ignored new.tmpx
+contains "and the user's file" "line 2 of your own excludes file of git (core.excludesFile) says '*.tmpx'" "$out"
+printf '!sub/theirs.o\n' >.gitignore
+silt sync >/dev/null 2>&1
+same "a .gitignore is above both" "sub/theirs.o anew" "$(cat "$(workspace)/sub/theirs.o")"
+printf '[core]\n\texcludesFile = ~/other # mine\n' >"$CLIENT_HOME/.gitconfig"
+echo '*.z' >"$CLIENT_HOME/other"
+try silt ignored named.z
+contains "core.excludesFile names another file" "(core.excludesFile) says '*.z'" "$out"
+try silt ignored new.tmpx
+same "instead" 1 "$code"
+same "they are counted" "git's rules" "$(silt status | grep -o "git's rules")"
+for f in mine.tmpx new.tmpx sub/theirs.o both.q named.z plain.py; do
+    [ "$(git -c core.excludesFile="$CLIENT_HOME/other" check-ignore -q "$f"; echo $?)" = "$(silt ignored "$f" >/dev/null; echo $?)" ] || echo "$f"
+done >"$TMP/differ"
+same "git itself judges the same" '' "$(cat "$TMP/differ")"
 finish

@@ -377,6 +377,41 @@ static void test_sources(void **state)
     }
 }
 
+/* git's other files: below any .gitignore, the project's above the user's, and no way to a secret. */
+static void test_weak_sources(void **state)
+{
+    static const struct {
+        const char *global, *exclude, *git, *path;
+        bool ignored;
+        enum ignore_source source;
+    } rows[] = {
+        {"*.o\n", NULL, NULL, "a/b.o", true, IGNORE_GLOBAL},
+        {"*.o\n", "!b.o\n", NULL, "a/b.o", false, IGNORE_EXCLUDE},
+        {"!b.o\n", "*.o\n", NULL, "a/b.o", true, IGNORE_EXCLUDE},
+        {"*.o\n", "*.o\n", "!b.o\n", "a/b.o", false, IGNORE_GIT},
+        {"/a/*.o\n", NULL, "*.c\n", "a/b.o", true, IGNORE_GLOBAL},
+        {"!.env\n", "!.env\n", NULL, ".env", true, IGNORE_BUILTIN},
+        {"!.env\n", NULL, "!.env\n", ".env", false, IGNORE_GIT},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const char *const texts[] = {rows[i].global, rows[i].exclude, rows[i].git};
+        static const enum ignore_source sources[] = {IGNORE_GLOBAL, IGNORE_EXCLUDE, IGNORE_GIT};
+        struct ignore *ig = ignore_new(true);
+        struct ignore_verdict v;
+        for (size_t k = 0; k < 3; k++) {
+            if (texts[k])
+                assert_int_equal(ignore_load(ig, sources[k], "", texts[k], strlen(texts[k])), 0);
+        }
+        if (ignore_find(ig, rows[i].path, false, &v) != rows[i].ignored || v.source != rows[i].source)
+            fail_msg("row %zu: '%s' by source %d", i, rows[i].path, (int)v.source);
+        /* Nothing of them stays when they are dropped. */
+        ignore_drop_tree(ig, "");
+        assert_false(ignore_find(ig, "a/b.o", false, NULL));
+        ignore_free(ig);
+    }
+}
+
 static void test_reload_and_explain(void **state)
 {
     (void)state;
@@ -417,6 +452,7 @@ int main(void)
         cmocka_unit_test(test_oracle_random),
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_weak_sources),
         cmocka_unit_test(test_reload_and_explain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
