@@ -36,8 +36,8 @@ endif
 
 SHARED := $(wildcard shared/*.c)
 AGENT := $(wildcard agent/*.c)
-INIT := $(wildcard server/init*.c)
-SERVER := $(filter-out $(INIT),$(wildcard server/*.c))
+INIT := $(wildcard server/init*.c) server/filter_rules.c
+SERVER := $(filter-out $(wildcard server/init*.c),$(wildcard server/*.c))
 UNIT := $(wildcard tests/unit/t_*.c)
 FUZZ := $(wildcard tests/fuzz/f_*.c)
 
@@ -58,7 +58,7 @@ $(BUILD)/siltd: $(call obj,$(SERVER) $(SHARED))
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_SILTD)
 
 # silt-init runs inside containers whose root may hold no library at all: static, no sanitiser.
-$(BUILD)/silt-init: $(INIT) $(wildcard server/init*.h)
+$(BUILD)/silt-init: $(INIT) $(wildcard server/init*.h) server/filter_rules.h
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) -std=gnu11 -Os $(WARN) -fvisibility=hidden -static -s -o $@ $(INIT)
 

@@ -206,8 +206,9 @@ static int load_flags(
         enum config_action action, after; /* means something after that action only */
     } actions[] = {{"--help", CONFIG_HELP, CONFIG_RUN}, {"-h", CONFIG_HELP, CONFIG_RUN},
         {"--version", CONFIG_VERSION, CONFIG_RUN}, {"--print-config", CONFIG_PRINT, CONFIG_RUN},
-        {"doctor", CONFIG_DOCTOR, CONFIG_RUN}, {"--json", CONFIG_DOCTOR_JSON, CONFIG_DOCTOR},
-        {"image", CONFIG_IMAGE, CONFIG_RUN}, {"--json", CONFIG_IMAGE_JSON, CONFIG_IMAGE}};
+        {"seccomp", CONFIG_SECCOMP, CONFIG_RUN}, {"doctor", CONFIG_DOCTOR, CONFIG_RUN},
+        {"--json", CONFIG_DOCTOR_JSON, CONFIG_DOCTOR}, {"image", CONFIG_IMAGE, CONFIG_RUN},
+        {"--json", CONFIG_IMAGE_JSON, CONFIG_IMAGE}};
     for (int i = 1; i < argc; i++) {
         bool done = take_word(l->c, *action, argv[i]);
         for (size_t k = 0; !done && k < sizeof(actions) / sizeof(actions[0]); k++) {

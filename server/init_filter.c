@@ -4,21 +4,16 @@
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
-#include <linux/ioprio.h>
 #include <linux/seccomp.h>
-#include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
+
+#include "server/filter_rules.h"
 
 #include "shared/banned.h"
 
-/* Everything is allowed but what only serves to reach the kernel's
- * less trodden parts or another namespace; the list follows the spirit of Docker's default. */
+#define CODE_MAX 256
 
 #if defined(__x86_64__)
 #define NATIVE_ARCH AUDIT_ARCH_X86_64
@@ -30,58 +25,6 @@
 #error "silt-init's filter knows x86-64, arm64 and riscv64: add this machine's AUDIT_ARCH"
 #endif
 
-#define NAMESPACE_FLAGS                                                                            \
-    (CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS |     \
-        CLONE_NEWCGROUP | 0x80 /* CLONE_NEWTIME */)
-
-static const int denied[] = {
-    SYS_acct,
-    SYS_add_key,
-    SYS_bpf,
-    SYS_delete_module,
-    SYS_fanotify_init,
-    SYS_finit_module,
-    SYS_fsconfig,
-    SYS_fsmount,
-    SYS_fsopen,
-    SYS_fspick,
-    SYS_init_module,
-    SYS_io_uring_enter,
-    SYS_io_uring_register,
-    SYS_io_uring_setup,
-    SYS_kexec_load,
-    SYS_keyctl,
-    SYS_mount,
-    SYS_mount_setattr,
-    SYS_move_mount,
-    SYS_nfsservctl,
-    SYS_open_by_handle_at,
-    SYS_open_tree,
-    SYS_perf_event_open,
-    SYS_pivot_root,
-    SYS_quotactl,
-    SYS_quotactl_fd,
-    SYS_reboot,
-    SYS_request_key,
-    SYS_setns,
-    SYS_swapoff,
-    SYS_swapon,
-    SYS_syslog,
-    SYS_umount2,
-    SYS_userfaultfd,
-    SYS_vhangup,
-#ifdef SYS_kexec_file_load
-    SYS_kexec_file_load,
-#endif
-#ifdef SYS_ioperm
-    SYS_ioperm,
-    SYS_iopl,
-    SYS_uselib,
-    SYS__sysctl,
-#endif
-};
-#define DENIED_COUNT (sizeof denied / sizeof denied[0])
-
 #define FIELD(name) ((uint32_t)offsetof(struct seccomp_data, name))
 /* The low half of an argument on the little-endian machines above. */
 #define ARG(n) ((uint32_t)(offsetof(struct seccomp_data, args) + 8 * (n)))
@@ -90,89 +33,85 @@ static const int denied[] = {
     (struct sock_filter) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(value), yes, no)
 #define IF_SET(bits, yes, no)                                                                      \
     (struct sock_filter) BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, (uint32_t)(bits), yes, no)
-#define ALLOW (struct sock_filter) BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
 #define FAIL(error) (struct sock_filter) BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (error))
 
-/* Rules that look at arguments; the system call's number is loaded before each block and each block
- * either returns or falls through to the next one with something else loaded. */
-static const struct sock_filter argument_rules[] = {
-    /* clone3 hides its flags in memory: the C library falls back to clone */
-    LOAD(FIELD(nr)),
-    IF_EQUAL(SYS_clone3, 0, 1),
-    FAIL(ENOSYS),
-    IF_EQUAL(SYS_clone, 1, 0),
-    IF_EQUAL(SYS_unshare, 0, 4),
-    LOAD(ARG(0)),
-    IF_SET(NAMESPACE_FLAGS, 0, 1),
-    FAIL(EPERM),
-    ALLOW,
-    /* prlimit on another process would let the program starve process 1 */
-    IF_EQUAL(SYS_prlimit64, 0, 4),
-    LOAD(ARG(0)),
-    IF_EQUAL(0, 1, 0),
-    FAIL(EPERM),
-    ALLOW,
-    /* nor may it slow process 1 down, bind it to a processor or make it wait for one */
-    IF_EQUAL(SYS_sched_setscheduler, 3, 0),
-    IF_EQUAL(SYS_sched_setparam, 2, 0),
-    IF_EQUAL(SYS_sched_setattr, 1, 0),
-    IF_EQUAL(SYS_sched_setaffinity, 0, 4),
-    LOAD(ARG(0)),
-    IF_EQUAL(1, 0, 1),
-    FAIL(EPERM),
-    ALLOW,
-    /* the same by priority; a whole group or user may include process 1 */
-    IF_EQUAL(SYS_setpriority, 0, 2),
-    LOAD(ARG(0)),
-    IF_EQUAL(PRIO_PROCESS, 3, 5),
-    IF_EQUAL(SYS_ioprio_set, 0, 6),
-    LOAD(ARG(0)),
-    IF_EQUAL(IOPRIO_WHO_PROCESS, 0, 2),
-    LOAD(ARG(1)),
-    IF_EQUAL(1, 0, 1),
-    FAIL(EPERM),
-    ALLOW,
-    /* typing into a terminal that others read */
-    IF_EQUAL(SYS_ioctl, 0, 5),
-    LOAD(ARG(1)),
-    IF_EQUAL(TIOCSTI, 1, 0),
-    IF_EQUAL(TIOCLINUX, 0, 1),
-    FAIL(EPERM),
-    ALLOW,
-    /* socket families: local, internet, and netlink's routes (getifaddrs) */
-    IF_EQUAL(SYS_socket, 1, 0),
-    ALLOW,
-    LOAD(ARG(0)),
-    IF_EQUAL(AF_UNIX, 5, 0),
-    IF_EQUAL(AF_INET, 4, 0),
-    IF_EQUAL(AF_INET6, 3, 0),
-    IF_EQUAL(AF_NETLINK, 0, 3),
-    LOAD(ARG(2)),
-    IF_EQUAL(0, 0, 1),
-    ALLOW,
-    FAIL(EAFNOSUPPORT),
+struct code {
+    struct sock_filter at[CODE_MAX];
+    unsigned short len;
 };
-#define RULES_COUNT (sizeof argument_rules / sizeof argument_rules[0])
+
+static void emit(struct code *c, struct sock_filter one)
+{
+    if (c->len < CODE_MAX)
+        c->at[c->len] = one;
+    c->len++;
+}
+
+static size_t cond_len(const struct filter_cond *cond)
+{
+    return cond->op == FILTER_END ? 0 : 1 + (cond->op == FILTER_NONE_OF ? cond->count : 1);
+}
+
+/* Fall through if it holds, else jump over the `rest` instructions that follow it. */
+static void emit_cond(struct code *c, const struct filter_cond *cond, uint8_t rest)
+{
+    emit(c, LOAD(ARG(cond->arg)));
+    switch (cond->op) {
+    case FILTER_IS:
+        emit(c, IF_EQUAL(cond->value, 0, rest));
+        break;
+    case FILTER_IS_NOT:
+        emit(c, IF_EQUAL(cond->value, rest, 0));
+        break;
+    case FILTER_HAS:
+        emit(c, IF_SET(cond->value, 0, rest));
+        break;
+    case FILTER_NONE_OF:
+        for (size_t i = 0; i < cond->count; i++)
+            emit(c, IF_EQUAL(cond->list[i], (uint8_t)(rest + cond->count - 1 - i), 0));
+        break;
+    case FILTER_END:
+        break;
+    }
+}
+
+/* The call's number is loaded. */
+static void emit_rule(struct code *c, const struct filter_rule *rule)
+{
+    size_t rest = 1; /* FAIL */
+    for (size_t i = 0; i < FILTER_CONDS_MAX; i++)
+        rest += cond_len(&rule->conds[i]);
+    emit(c, IF_EQUAL(rule->nr, 0, (uint8_t)rest));
+    for (size_t i = 0; i < FILTER_CONDS_MAX && rule->conds[i].op != FILTER_END; i++) {
+        rest -= cond_len(&rule->conds[i]);
+        emit_cond(c, &rule->conds[i], (uint8_t)rest);
+    }
+    emit(c, FAIL(rule->error));
+    if (rule->conds[0].op != FILTER_END)
+        emit(c, LOAD(FIELD(nr)));
+}
 
 int filter_load(void)
 {
-    struct sock_filter code[8 + 2 * DENIED_COUNT + RULES_COUNT];
-    unsigned short n = 0;
-    code[n++] = LOAD(FIELD(arch));
-    code[n++] = IF_EQUAL(NATIVE_ARCH, 1, 0);
-    code[n++] = FAIL(ENOSYS);
-    code[n++] = LOAD(FIELD(nr));
+    struct code c = {.len = 0};
+    size_t count;
+    const struct filter_rule *rules = filter_rules(&count);
+    emit(&c, LOAD(FIELD(arch)));
+    emit(&c, IF_EQUAL(NATIVE_ARCH, 1, 0));
+    emit(&c, FAIL(ENOSYS));
+    emit(&c, LOAD(FIELD(nr)));
 #if defined(__x86_64__)
     /* the x32 numbers would slip through the list below */
-    code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1);
-    code[n++] = FAIL(ENOSYS);
+    emit(&c, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1));
+    emit(&c, FAIL(ENOSYS));
 #endif
-    for (size_t i = 0; i < DENIED_COUNT; i++) {
-        code[n++] = IF_EQUAL(denied[i], 0, 1);
-        code[n++] = FAIL(EPERM);
+    for (size_t i = 0; i < count; i++)
+        emit_rule(&c, &rules[i]);
+    emit(&c, (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+    if (c.len > CODE_MAX) {
+        errno = E2BIG;
+        return -1;
     }
-    for (size_t i = 0; i < RULES_COUNT; i++)
-        code[n++] = argument_rules[i];
-    struct sock_fprog program = {.len = n, .filter = code};
+    struct sock_fprog program = {.len = c.len, .filter = c.at};
     return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
 }

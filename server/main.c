@@ -31,6 +31,7 @@
 #include "server/exec.h"
 #include "server/http.h"
 #include "server/image_command.h"
+#include "server/oci_seccomp.h"
 #include "server/sandbox.h"
 #include "server/store.h"
 
@@ -81,6 +82,14 @@ static int print_config(const struct config *c)
     CLEANUP(buf_release) struct buf text;
     buf_init(&text, TEXT_MAX);
     return config_dump(c, &text) == 0 && fputs(buf_str(&text), stdout) >= 0 ? 0 : 1;
+}
+
+static int print_seccomp(void)
+{
+    json_t *profile = oci_seccomp();
+    bool good = profile && json_dumpf(profile, stdout, JSON_INDENT(2)) == 0 && puts("") >= 0;
+    json_decref(profile);
+    return good ? 0 : 1;
 }
 
 static int print_doctor(const struct config *c, bool json)
@@ -406,6 +415,10 @@ int main(int argc, char **argv)
         return print_text(config_help);
     if (action == CONFIG_VERSION)
         return printf("siltd " SILT_VERSION "\n") > 0 ? 0 : 1;
+    if (action == CONFIG_SECCOMP) {
+        config_free(s.config);
+        return print_seccomp();
+    }
     if (action == CONFIG_PRINT) {
         int r = print_config(s.config);
         config_free(s.config);
