@@ -27,11 +27,23 @@ static bool in_background(void)
     return isatty(0) == 1 && tcgetpgrp(0) != getpgrp();
 }
 
+/* An empty file, or a pipe that nobody writes to any more: then the program needs no stream, and
+ * may have been started before. */
+static bool has_ended(mode_t mode, off_t size)
+{
+    struct pollfd p = {.fd = 0, .events = POLLIN};
+    int waiting = 0;
+    if (S_ISREG(mode))
+        return lseek(0, 0, SEEK_CUR) >= size;
+    return S_ISFIFO(mode) && poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) &&
+           ioctl(0, FIONREAD, &waiting) == 0 && waiting == 0;
+}
+
 enum run_feed_kind run_feed_look(bool terminal)
 {
     struct stat st;
     if (fstat(0, &st) < 0 || (S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3)) ||
-        S_ISDIR(st.st_mode))
+        S_ISDIR(st.st_mode) || has_ended(st.st_mode, st.st_size))
         return RUN_FEED_NONE;
     if (isatty(0) == 1 && terminal)
         return in_background() ? RUN_FEED_NONE : RUN_FEED_TERMINAL;

@@ -26,8 +26,8 @@
 #define RUN_FEED_BODY (128u * 1024)
 
 enum run_feed_kind {
-    RUN_FEED_NONE,     /* closed, /dev/null, not wanted, or a terminal in the background */
-    RUN_FEED_BYTES,    /* a pipe, a file, or a terminal whose lines are sent */
+    RUN_FEED_NONE,  /* closed, at its end, /dev/null, not wanted, or a terminal in the background */
+    RUN_FEED_BYTES, /* a pipe, a file, or a terminal whose lines are sent */
     RUN_FEED_TERMINAL, /* a terminal that becomes the program's */
 };
 

@@ -17,6 +17,9 @@ same "a pipe" "$wanted" "$(cat "$TMP/big" | silt run digest.py)"
 same "a file" "$wanted" "$(silt run digest.py <"$TMP/big")"
 empty=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
 same "nothing" "0 $empty" "$(silt run digest.py </dev/null)"
+same "an empty pipe" "0 $empty" "$(: | silt run digest.py)"
+: >"$TMP/empty"
+same "an empty file" "0 $empty" "$(silt run digest.py <"$TMP/empty")"
 same "-n leaves it alone" "0 $empty" "$(silt run -n digest.py <"$TMP/big")"
 same "and so does --json" "0 $empty" "$(silt run --json digest.py <"$TMP/big" | json - stdout)"
 yes | silt run -- head -n 2 >"$TMP/yes" 2>&1
