@@ -253,7 +253,7 @@ int cmd_logs(struct app *app)
     struct run_stream stream;
     int r = app_need_link(app, &e);
 
-    run_stream_init(&stream, false);
+    run_stream_init(&stream, false, true);
     stream.raw = app->opt.json;
     if (r == 0 && app->opt.arg_count > 0) {
         id = strdup(app->opt.args[0]);

@@ -152,7 +152,7 @@ static void end_run(struct runner *w)
         run_watcher_release(&w->run);
     w->active = w->cancelled = w->headed = false;
     run_stream_release(&w->stream);
-    run_stream_init(&w->stream, w->app->opt.json);
+    run_stream_init(&w->stream, w->app->opt.json, !run_request_tty(w->app));
 }
 
 static void start_run(struct runner *w)
@@ -371,7 +371,7 @@ static int open_runner(struct runner *w, struct err *e)
 {
     sigset_t signals;
 
-    run_stream_init(&w->stream, w->app->opt.json);
+    run_stream_init(&w->stream, w->app->opt.json, !run_request_tty(w->app));
     int r = run_request_watched(w->app, &w->request, e);
     if (r == 0)
         r = attach(w, e);

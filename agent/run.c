@@ -310,7 +310,8 @@ static int run_and_repair(struct run_session *s, struct err *e)
         if (attempt > 0) {
             /* The change set was refused; sync repairs it against what the server has. */
             run_stream_release(&s->stream);
-            run_stream_init(&s->stream, s->app->opt.json || s->app->opt.detach);
+            run_stream_init(&s->stream, s->app->opt.json || s->app->opt.detach,
+                !run_request_tty(s->app));
             r = sync_push(s->sync, e);
             if (r == 0)
                 r = barrier_of_sync(s, e);
@@ -359,7 +360,8 @@ static int run_by_watcher(struct run_session *s, struct err *e)
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
         if (attempt > 0) {
             run_stream_release(&s->stream);
-            run_stream_init(&s->stream, s->app->opt.json || s->app->opt.detach);
+            run_stream_init(&s->stream, s->app->opt.json || s->app->opt.detach,
+                !run_request_tty(s->app));
         }
         run_watcher_init(&w, s->app->root, &s->stream);
         r = run_watcher_start(&w, s->request, attempt > 0, e);
@@ -463,7 +465,7 @@ int cmd_run(struct app *app)
         return EXIT_SILT;
     }
     talk_init(&s.talk, app);
-    run_stream_init(&s.stream, app->opt.json || app->opt.detach);
+    run_stream_init(&s.stream, app->opt.json || app->opt.detach, !run_request_tty(app));
     int r = open_session(&s, &e);
     if (r == 0)
         r = run_anyhow(&s, &e);

@@ -15,6 +15,7 @@
 #include "agent/app.h"
 #include "agent/control.h"
 #include "agent/run_feed.h"
+#include "agent/term_filter.h"
 #include "shared/buf.h"
 
 /* ---- run_request.c */
@@ -44,10 +45,13 @@ struct run_stream {
     bool caught_up; /* … and that was reached: run_stream_data ended the request */
     uint64_t until_bytes, printed_bytes; /* of both outputs */
     bool mid_line;                       /* what was printed last was no end of a line */
+    bool guarded;
+    struct term_filter filters[2]; /* of standard output and error */
     uint64_t last_id; /* of the events that were told */
     int broken; /* -errno: standard output is closed, or the stream is no stream of ours */
 };
-void run_stream_init(struct run_stream *s, bool quiet);
+/* guarded: the program has no terminal, so what it prints is filtered on its way to ours. */
+void run_stream_init(struct run_stream *s, bool quiet, bool guarded);
 void run_stream_release(struct run_stream *s);
 /* A client_request.on_data function; ctx is a struct run_stream. */
 int run_stream_data(void *ctx, const void *data, size_t len);

@@ -13,9 +13,9 @@
 
 #define LINE_MAX_BYTES (8u * 1024 * 1024)
 
-void run_stream_init(struct run_stream *s, bool quiet)
+void run_stream_init(struct run_stream *s, bool quiet, bool guarded)
 {
-    *s = (struct run_stream){.quiet = quiet, .error = ERR_INIT};
+    *s = (struct run_stream){.quiet = quiet, .guarded = guarded, .error = ERR_INIT};
     buf_init(&s->line, LINE_MAX_BYTES);
 }
 
@@ -24,6 +24,26 @@ void run_stream_release(struct run_stream *s)
     buf_release(&s->line);
     json_decref(s->run);
     s->run = NULL;
+}
+
+/* To a terminal goes only what is meant for any. */
+static int print_guarded(struct run_stream *s, int fd, const char *text, size_t len)
+{
+    CLEANUP(buf_release) struct buf fit;
+    buf_init(&fit, 4 * LINE_MAX_BYTES);
+    int r = term_filter_add(&s->filters[fd - 1], text, len, &fit);
+    return r < 0 ? r : io_write_all(fd, buf_str(&fit), fit.len);
+}
+
+/* What was held back, since it might have become a colour. */
+static void print_rest(struct run_stream *s)
+{
+    for (int fd = 1; fd <= 2; fd++) {
+        CLEANUP(buf_release) struct buf fit;
+        buf_init(&fit, LINE_MAX_BYTES);
+        if (s->filters[fd - 1].held_len > 0 && term_filter_end(&s->filters[fd - 1], &fit) == 0)
+            err_ignore(io_write_all(fd, buf_str(&fit), fit.len));
+    }
 }
 
 static int print_piece(struct run_stream *s, int fd, json_t *event)
@@ -43,7 +63,10 @@ static int print_piece(struct run_stream *s, int fd, json_t *event)
     s->printed_bytes += len;
     if (len)
         s->mid_line = text[len - 1] != '\n';
-    return s->quiet || s->raw ? 0 : io_write_all(fd, text, len);
+    if (s->quiet || s->raw)
+        return 0;
+    return s->guarded && out_is_terminal(fd) ? print_guarded(s, fd, text, len)
+                                             : io_write_all(fd, text, len);
 }
 
 static int take_event(struct run_stream *s, json_t *event)
@@ -63,6 +86,7 @@ static int take_event(struct run_stream *s, json_t *event)
         return 0;
     }
     if (strcmp(kind, "exit") == 0) {
+        print_rest(s);
         s->run = json_incref(json_object_get(event, "run"));
         s->ended = s->run != NULL;
         return s->ended ? 0 : -EPROTO;

@@ -199,6 +199,11 @@ same "SIGTERM gives the terminal back" "exit 130 mode same" "$(person 'name? =>k
 same "and so does SIGHUP" "exit 130 mode same" "$(person 'name? =>kill 1' run ask.py)"
 printf 'import sys\nprint("plain", sys.stdin.isatty(), sys.stdout.isatty())\nprint("line", input())\n' >plain.py
 same "-T: no terminal there, but lines" "exit 0 mode same" "$(person 'plain False False=>abc\r|line abc=>' run -T plain.py)"
+printf 'print("\\x1b[31mred\\x1b[0m \\x1b]0;title\\x07\\x9b2J end")\n' >hostile.py
+same "-T: colours pass, other sequences are shown" "exit 0 mode same" \
+    "$(person "$(printf '\033[31mred\033[0m')"' \x1b]0;title\x07\xc2\x9b2J end=>' run -T hostile.py)"
+same "and so in silt logs" "exit 0 mode same" "$(person '\x1b]0;title\x07\xc2\x9b2J end=>' logs)"
+same "into a pipe all goes as it is" "$(python3 hostile.py | sha256sum)" "$(silt logs | sha256sum)"
 silt watch -d >/dev/null 2>&1
 same "through a watcher" "exit 7 mode same" \
     "$(person 'name? =>Mark\r|hello Mark=>|word? =>hush\r|secret of 4=>\x04|waiting=>\x03|interrupted=>' run ask.py)"
