@@ -66,6 +66,7 @@ class Target:
                        "HOME": self.base, "ATTACK_SECRET": SECRET}
         if weaken:
             environment["SILT_WEAKEN"] = ",".join(weaken)
+        self.program, self.environment = build + "/siltd", environment
         self.server = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log)
         address = self.data + "/address"
         if not wait_until(60, lambda: os.path.exists(address) and os.path.getsize(address)):
@@ -122,6 +123,11 @@ class Target:
         self.canary.wait()
         self.log.close()
         subprocess.run(["rm", "-rf", self.base], check=False)
+
+    def siltd(self, *arguments):
+        """A command of siltd beside the server; its exit code."""
+        return subprocess.run([self.program, *arguments, "--data-dir", self.data],
+                              env=self.environment, stdout=self.log, stderr=self.log).returncode
 
     # ---- requests
 
