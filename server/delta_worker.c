@@ -34,7 +34,7 @@ enum { SIG_FD, OUT_FD, ERROR_FD, FILE_FD, FD_END };
 static int limit(int what, uint64_t value)
 {
     const struct rlimit l = {.rlim_cur = value, .rlim_max = value};
-    return setrlimit(what, &l);
+    return setrlimit((__rlimit_resource_t)what, &l);
 }
 
 /* As little as possible is left to whoever takes this process over. */
