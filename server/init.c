@@ -244,8 +244,11 @@ static void obey(struct state *s)
 {
     struct init_order order;
     struct job job = {.fds = {-1, -1, -1}};
-    if (!job_read_order(&order, job.fds))
+    if (!job_read_order(&order, job.fds)) {
+        while (WEAK("orphan"))
+            (void)pause();
         end();
+    }
     switch (order.kind) {
     case INIT_PREPARE:
         if (s->program || s->ready.argv || s->around || job.fds[0] < 0 || !job_read(&order, &job))

@@ -118,7 +118,7 @@ static int add_cleaned(struct buf *b, const uint8_t *p, size_t len, bool control
     int r = buf_reserve(b, 0);
     for (size_t i = 0; r == 0 && i < len;) {
         size_t n = utf8_char(p + i, len - i, NULL);
-        if (n > 0 && (controls || !is_control(p + i, n))) {
+        if (n > 0 && (controls || WEAK("terminal") || !is_control(p + i, n))) {
             i += n;
             continue;
         }

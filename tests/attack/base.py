@@ -51,6 +51,7 @@ class Target:
     """A siltd with two sandboxes: the attacker's (`sb`) and a neighbour's (`other`)."""
 
     def __init__(self, build, weaken, options=()):
+        self.build = build
         self.base = tempfile.mkdtemp(prefix="silt-attack.")
         os.chmod(self.base, 0o755)
         self.data = self.base + "/data"
@@ -58,25 +59,43 @@ class Target:
         self.make_outside()
         self.canary = subprocess.Popen(["sleep", "1000"])
         self.log = open(self.base + "/log", "wb")
-        command = [build + "/siltd", "--listen", "127.0.0.1:0", "--data-dir", self.data,
-                   "--tmp-size", "16M", "--file-size", "64M", "--open-files", "128",
-                   "--workspace-files", "400", "--workspace-size", "96M", "--upload-size", "16M",
-                   "--json-size", "2M", *options]
-        environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                       "HOME": self.base, "ATTACK_SECRET": SECRET}
+        self.command = [build + "/siltd", "--listen", "127.0.0.1:0", "--data-dir", self.data,
+                        "--tmp-size", "16M", "--file-size", "64M", "--open-files", "128",
+                        "--workspace-files", "400", "--workspace-size", "96M", "--upload-size", "16M",
+                        "--json-size", "2M", *options]
+        self.environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                            "HOME": self.base, "ATTACK_SECRET": SECRET}
         if weaken:
-            environment["SILT_WEAKEN"] = ",".join(weaken)
-        self.program, self.environment = build + "/siltd", environment
-        self.server = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log)
-        address = self.data + "/address"
-        if not wait_until(60, lambda: os.path.exists(address) and os.path.getsize(address)):
-            raise RuntimeError("siltd does not start: " + open(self.base + "/log").read()[-500:])
-        self.host, port = open(address).read().strip().rsplit(":", 1)
-        self.port = int(port)
+            self.environment["SILT_WEAKEN"] = ",".join(weaken)
+        self.program = build + "/siltd"
+        self.start()
         self.other = self.new_sandbox()
         self.put("canary", b"alive", self.other)
         self.sb = self.new_sandbox()
         self.known_outside = self.outside_state()
+
+    def start(self):
+        address = self.data + "/address"
+        if os.path.exists(address):
+            os.unlink(address)
+        self.server = subprocess.Popen(self.command, env=self.environment, stdout=self.log, stderr=self.log)
+        if not wait_until(60, lambda: os.path.exists(address) and os.path.getsize(address)):
+            raise RuntimeError("siltd does not start: " + open(self.base + "/log").read()[-500:])
+        self.host, port = open(address).read().strip().rsplit(":", 1)
+        self.port = int(port)
+
+    def kill(self):
+        """The server dies without a word; start() brings the next one."""
+        self.server.kill()
+        self.server.wait()
+
+    def client(self, folder, *arguments):
+        """What `silt` prints, in a folder of its own user."""
+        os.makedirs(folder, exist_ok=True)
+        environment = {**self.environment, "SILT_SERVER": "%s:%d" % (self.host, self.port), "TERM": "xterm"}
+        run = subprocess.run([self.build + "/silt", *arguments], cwd=folder, env=environment, timeout=60,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        return run.stdout
 
     def make_outside(self):
         """Files of the host that anybody may read and write."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Programs that take more than they may have."""
 import os
+import time
 
 from base import case, wait_until
 
@@ -133,3 +134,22 @@ def daemon(t):
     path = t.workspace("beat")
     size = os.path.getsize(path)
     return wait_until(1.5, lambda: os.path.getsize(path) > size)
+
+
+@case("program outlives a server that was killed", "orphan")
+def orphan(t):
+    path = t.workspace("orphan")
+    t.exec({"code": """
+import time
+while True:
+    with open("orphan", "a") as f: f.write("x")
+    time.sleep(0.05)
+""", "detach": True})
+    if not wait_until(20, lambda: os.path.exists(path) and os.path.getsize(path) > 2):
+        raise RuntimeError("the program does not run")
+    t.kill()
+    time.sleep(1)
+    size = os.path.getsize(path)
+    won = wait_until(2, lambda: os.path.getsize(path) > size)
+    t.start()
+    return won
