@@ -53,9 +53,10 @@ void api_info_get(struct call *call)
     struct api *api = call->api;
     const struct config *c = api->c.config;
     const struct container_abilities *a = container_engine_abilities(api->c.engine);
-    json_t *engine = json_pack("{s:s, s:s, s:b, s:b, s:b, s:b, s:o}", "name", a->engine, "cgroups",
-        a->cgroups, "root", a->root, "limits_memory", a->limit_memory, "limits_pids", a->limit_pids,
-        "limits_cpus", a->limit_cpu, "note", a->note[0] ? json_string(a->note) : json_null());
+    json_t *engine = json_pack("{s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:b, s:o}", "name", a->engine,
+        "cgroups", a->cgroups, "root", a->root, "limits_memory", a->limit_memory, "limits_pids",
+        a->limit_pids, "limits_cpus", a->limit_cpu, "warm", a->warm, "terminal", a->terminal,
+        "note", a->note[0] ? json_string(a->note) : json_null());
     json_t *sizes = json_pack("{s:I, s:I, s:I, s:I}", "json_bytes", (json_int_t)c->json_bytes,
         "upload_bytes", (json_int_t)c->upload_bytes, "workspace_bytes",
         (json_int_t)c->workspace_bytes, "workspace_files", (json_int_t)c->workspace_files);

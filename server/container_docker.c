@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "server/docker_http.h"
@@ -36,6 +37,8 @@
 #define ASK_TIMEOUT_MS 10000
 #define WORK_TIMEOUT_MS 60000 /* to create, start or remove one */
 #define READY_TIMEOUT_MS 20000
+#define REMOVE_PAUSE_MS 50
+#define REMOVE_PAUSE_MAX_MS 3200
 #define PROGRAMS_MAX 64 /* whose presence is remembered */
 #define PROGRAM_BYTES 128
 #define INIT_BYTES_MAX (16 * 1024 * 1024)
@@ -117,23 +120,30 @@ static int start(const struct docker_engine *g, const char *id, struct err *e)
     return status == 204 ? 0 : failed("start a container", status, &answer, e);
 }
 
-static void delete (const struct docker_engine *g, const char *id)
+/* Podman refuses while it has not noticed yet that the container died: then again, in a moment. */
+static void remove_container(const struct docker_engine *g, const char *id)
 {
     char path[128];
     struct err e = ERR_INIT;
-    CLEANUP(buf_release) struct buf answer;
-    buf_init(&answer, DOCKER_ANSWER_MAX);
     (void)snprintf(path, sizeof path, "/containers/%s?force=1&v=1", id);
-    int status = docker_http_call(g->http, "DELETE", path, NULL, WORK_TIMEOUT_MS, &answer, &e);
-    /* 409: somebody removes it already. */
-    if (status != 204 && status != 404 && status != 409) {
+    for (long pause_ms = REMOVE_PAUSE_MS; pause_ms <= REMOVE_PAUSE_MAX_MS; pause_ms *= 2) {
+        CLEANUP(buf_release) struct buf answer;
+        buf_init(&answer, DOCKER_ANSWER_MAX);
+        int status = docker_http_call(g->http, "DELETE", path, NULL, WORK_TIMEOUT_MS, &answer, &e);
+        if (status == 204 || status == 200 || status == 404)
+            return;
         err_ignore(failed("remove a container", status, &answer, &e));
-        log_warn("container %.12s: %s", id, e.msg);
+        if (status < 0)
+            break;
+        (void)nanosleep(
+            &(struct timespec){.tv_sec = pause_ms / 1000, .tv_nsec = pause_ms % 1000 * 1000000},
+            NULL);
     }
+    log_warn("container %.12s: %s", id, e.msg);
 }
 
 /* Remove all with our label. How many, or -errno. */
-static int delete_all(const struct docker_engine *g, struct err *e)
+static int remove_all(const struct docker_engine *g, struct err *e)
 {
     CLEANUP(buf_release) struct buf answer;
     CLEANUP(buf_release) struct buf path;
@@ -150,7 +160,7 @@ static int delete_all(const struct docker_engine *g, struct err *e)
         return r;
     int count = docker_json_list(buf_str(&answer), g->owner, ids);
     for (int i = 0; i < count; i++)
-        delete (g, ids[i]);
+        remove_container(g, ids[i]);
     return count < 0 ? err_refuse(e, PROTO_ENGINE_FAILED, "docker's list of containers is none")
                      : count;
 }
@@ -283,7 +293,7 @@ static void docker_end(struct container *container)
 {
     struct docker_made *c = (struct docker_made *)container;
     if (*c->docker_id)
-        delete (engine_of(c), c->docker_id);
+        remove_container(engine_of(c), c->docker_id);
     if (c->folder)
         err_ignore(tree_remove_at(engine_of(c)->folder_fd, c->base.id, NULL));
 }
@@ -349,14 +359,14 @@ static bool docker_has_program(
 
 static int docker_reap(struct container_engine *engine, struct err *e)
 {
-    return delete_all((struct docker_engine *)engine, e);
+    return remove_all((struct docker_engine *)engine, e);
 }
 
 static void docker_free_engine(struct container_engine *engine)
 {
     struct docker_engine *g = (struct docker_engine *)engine;
     if (*g->probe)
-        delete (g, g->probe);
+        remove_container(g, g->probe);
     docker_http_free(g->http);
     fd_closep(&g->folder_fd);
     fd_closep(&g->base.lock_fd);
@@ -449,6 +459,9 @@ static int ask_daemon(struct docker_engine *g, const char *image, struct err *e)
         (void)snprintf(a->note, sizeof a->note,
             "docker has no cgroup controller for %s here: that limit does not hold",
             info.memory ? "pids" : "memory");
+    else if (!a->root)
+        (void)snprintf(
+            a->note, sizeof a->note, "running without root: all sandboxes share one user");
     return 0;
 }
 

@@ -14,6 +14,10 @@
 #include "shared/banned.h"
 
 #define TMP_BYTES_MIN (1024 * 1024)
+/* Of all runs of a sandbox together, since the kernel counts by user; what holds for one is
+ * PidsLimit. Podman asks for four million unless told, more than root itself may have in some
+ * machines. */
+#define USER_PROCESSES 30000
 
 static void json_freep(json_t **j)
 {
@@ -62,6 +66,8 @@ static int add_limits(json_t *host, const struct container_limits *l)
         r = json_array_append_new(ulimits, make_ulimit("nofile", l->open_files));
     if (r == 0 && l->file_bytes > 0)
         r = json_array_append_new(ulimits, make_ulimit("fsize", l->file_bytes));
+    if (r == 0)
+        r = json_array_append_new(ulimits, make_ulimit("nproc", USER_PROCESSES));
     if (r == 0)
         r = json_object_set(host, "Ulimits", ulimits);
     if (r == 0)

@@ -7,7 +7,6 @@
 . "$(dirname "$0")/rest.sh"
 . "$(dirname "$0")/engine_table.sh"
 
-holds_workspace() { [ -n "$(server_leftovers)" ]; }
 holds_none() { [ -z "$(server_leftovers)" ]; }
 for runtime in crun runc runsc; do
     if ! PATH=$PLAIN_PATH command -v $runtime >/dev/null; then
@@ -26,6 +25,11 @@ for runtime in crun runc runsc; do
     if [ $runtime = runsc ]; then
         run '{"command":"true","tty":true}'
         expect 'runsc: a terminal' 422 invalid_value
+        same 'runsc: what it cannot do is told' 'false false' "$(rest GET /v1/info | json - '.engine|[.warm,.terminal]|map(tostring)|join(" ")')"
+    fi
+    if [ $runtime != runsc ]; then
+        stop_server "$runtime: nothing is left behind"
+        continue
     fi
     # What runs when the server is killed ends with it; the next one removes what is left.
     run '{"command":"exec sleep 600","detach":true}'

@@ -76,6 +76,11 @@ static void test_create(void **state)
     same(host, "NanoCpus", "2000000000");
     same(host, "ShmSize", "33554432");
     same(host, "Tmpfs", "{\"/tmp\":\"rw,exec,nosuid,nodev,mode=1777,size=67108864\"}");
+    same(host, "Ulimits",
+        "[{\"Name\":\"core\",\"Soft\":0,\"Hard\":0},{\"Name\":\"nofile\",\"Soft\":64,\"Hard\":64},"
+        "{\"Name\":\"fsize\",\"Soft\":1000,\"Hard\":1000},{\"Name\":\"nproc\",\"Soft\":30000,"
+        "\"Hard\":"
+        "30000}]");
     same(host, "LogConfig", "{\"Type\":\"none\"}");
     const json_t *mounts = json_object_get(host, "Mounts");
     assert_int_equal(json_array_size(mounts), 3); /* and no other */
