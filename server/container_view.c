@@ -90,20 +90,20 @@ static int add_layer(struct mounting *m, int fs, const struct layer *l)
 
 static int configure(struct mounting *m, int fs)
 {
-    static const char *const off[] = {"redirect_dir", "metacopy", "index"};
     for (size_t i = 0; i < LAYERS; i++) {
         if (add_layer(m, fs, &m->layers[i]))
             return 1;
     }
-    for (size_t i = 0; i < sizeof off / sizeof off[0]; i++) {
-        if (fsconfig(fs, FSCONFIG_SET_STRING, off[i], "off", 0) < 0)
-            return fail(m, off[i]);
-    }
+    if (fsconfig(fs, FSCONFIG_SET_STRING, "metacopy", "off", 0) < 0 ||
+        fsconfig(fs, FSCONFIG_SET_STRING, "index", "off", 0) < 0)
+        return fail(m, "metacopy and index");
+    /* With userxattr there are no redirects, and the option is refused. */
+    if (m->root ? fsconfig(fs, FSCONFIG_SET_STRING, "redirect_dir", "nofollow", 0) < 0
+                : fsconfig(fs, FSCONFIG_SET_FLAG, "userxattr", NULL, 0) < 0)
+        return fail(m, "redirects");
     /* Or the overlay's end would write all that the file system has in memory to the disk. */
     if (fsconfig(fs, FSCONFIG_SET_FLAG, "volatile", NULL, 0) < 0)
         return fail(m, "volatile");
-    if (!m->root && fsconfig(fs, FSCONFIG_SET_FLAG, "userxattr", NULL, 0) < 0)
-        return fail(m, "userxattr");
     return fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0 ? fail(m, "make an overlay") : 0;
 }
 
