@@ -45,6 +45,14 @@ ${!what}"
     done
 done
 
+# What a run with a snapshot writes counts as well, though an overlay writes it with the server's rights.
+for what in BYTES FILES; do
+    run "$(jq -n --arg code "place = '/workspace'
+${!what}" '{code: $code, keep: "never", limits: {wall_ms: 50000}}')"
+    same "$what above a snapshot: the limit" workspace "$(hit)"
+    [ "$kind" = soft ] || same "$what above a snapshot: the write fails" '122 True' "$(field stdout)"
+done
+
 if [ "$kind" = hard ]; then
     program <<'P'
 import fcntl, os, struct
