@@ -420,6 +420,20 @@ int container_view_mount(struct container_engine *g, const char *id,
     return g->driver->view_mount(g, id, dirs, ret_fd, e);
 }
 
+int container_view_enter(struct container *c, const char *id, const char *folder, uint64_t dev,
+    uint64_t ino, struct err *e)
+{
+    if (!c->engine->driver->view_enter || c->started)
+        return err_say(e, EINVAL, "container '%s' cannot have a view", c->id);
+    int r = c->engine->driver->view_enter(c, id, folder, e);
+    if (r < 0)
+        return r;
+    c->view = true;
+    c->workspace_dev = dev;
+    c->workspace_ino = ino;
+    return container_check_mounted(c, e);
+}
+
 void container_view_hide(struct container_engine *g, const char *id)
 {
     if (g->driver->view_hide)

@@ -170,4 +170,8 @@ struct container_view {
 int container_view_mount(struct container_engine *g, const char *id,
     const struct container_view *dirs, int *ret_fd, struct err *e) WARN_UNUSED;
 void container_view_hide(struct container_engine *g, const char *id);
+/* Let a container that waits have a folder of the view as its workspace, whose inode this is. No
+ * program that was prepared in it is to be used: it has seen the other one. */
+int container_view_enter(struct container *c, const char *id, const char *folder, uint64_t dev,
+    uint64_t ino, struct err *e) WARN_UNUSED;
 #endif

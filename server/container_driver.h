@@ -41,10 +41,11 @@ struct container_driver {
     int (*signal)(struct container *c, int sig);
     void (*verdict)(struct container *c, struct container_exit *ret);
 
-    /* Or NULL, both: it has no views. */
+    /* Or NULL, all three: it has no views. view_enter alone: no container waits. */
     int (*view_mount)(struct container_engine *g, const char *id, const struct container_view *dirs,
         int *ret_fd, struct err *e);
     void (*view_hide)(struct container_engine *g, const char *id);
+    int (*view_enter)(struct container *c, const char *id, const char *folder, struct err *e);
 };
 
 struct container_engine {

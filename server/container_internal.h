@@ -151,5 +151,7 @@ void around_verdict(struct container *c, struct container_exit *ret);
 int oci_view_mount(struct container_engine *engine, const char *id,
     const struct container_view *dirs, int *ret_fd, struct err *e) WARN_UNUSED;
 void oci_view_hide(struct container_engine *engine, const char *id);
+int oci_view_enter(
+    struct container *c, const char *id, const char *folder, struct err *e) WARN_UNUSED;
 
 #endif

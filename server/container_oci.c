@@ -185,6 +185,7 @@ const struct container_driver container_oci_driver = {
     .end = oci_end,
     .view_mount = oci_view_mount,
     .view_hide = oci_view_hide,
+    .view_enter = oci_view_enter,
 };
 
 /* The loss of a kernel in user space is no proof: only what the cgroup counted is. */

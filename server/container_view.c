@@ -35,8 +35,9 @@ struct mounting {
     const char *path; /* of the mount point */
     struct layer layers[LAYERS];
     bool root;
-    int fd;           /* the mount's root */
-    const char *step; /* where it failed */
+    int fd;                  /* the mount's root */
+    const char *inside, *ns; /* move_child: a folder of it, and the container's mount namespace */
+    const char *step;        /* where it failed */
     int error;
 };
 
@@ -153,6 +154,25 @@ __attribute__((no_sanitize("address", "undefined", "thread"))) static int hide_c
     return 0;
 }
 
+/* A mount of its own for the container, over the one that it has. */
+__attribute__((no_sanitize("address", "undefined", "thread"))) static int move_child(void *arg)
+{
+    struct mounting *m = arg;
+    if (enter_place(m))
+        return 1;
+    int ns = open(m->ns, O_RDONLY | O_CLOEXEC);
+    int tree = (int)open_tree(AT_FDCWD, m->inside, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    int r = ns < 0 || tree < 0 ? fail(m, "take the view") : 0;
+    if (r == 0 && (setns(ns, CLONE_NEWNS) < 0 ||
+                      move_mount(tree, "", AT_FDCWD, "/workspace", MOVE_MOUNT_F_EMPTY_PATH) < 0))
+        r = fail(m, "mount the view in the container");
+    if (ns >= 0)
+        (void)close(ns);
+    if (tree >= 0)
+        (void)close(tree);
+    return r;
+}
+
 /* In a process of its own, since namespaces belong to one. */
 static int in_child(int (*work)(void *), struct mounting *m, struct err *e)
 {
@@ -227,4 +247,18 @@ void oci_view_hide(struct container_engine *engine, const char *id)
     view_path(id, path);
     struct mounting m = {.engine = (const struct oci_engine *)engine, .path = path, .fd = -1};
     (void)!in_child(hide_child, &m, NULL);
+}
+
+int oci_view_enter(struct container *c, const char *id, const char *folder, struct err *e)
+{
+    char path[128], inside[400], ns[40];
+    view_path(id, path);
+    (void)snprintf(inside, sizeof inside, "%s/%s", path, folder);
+    (void)snprintf(ns, sizeof ns, "/proc/%d/ns/mnt", (int)c->init);
+    struct mounting m = {.engine = (const struct oci_engine *)c->engine,
+        .path = path,
+        .inside = inside,
+        .ns = ns,
+        .fd = -1};
+    return in_child(move_child, &m, e);
 }

@@ -148,6 +148,9 @@ void exec_io_drain(struct run *run, struct exec_io *io, uint64_t start_ns);
 /* After sandbox_run_enter: a snapshot, an overlay over it, the request's changes in it. *mounts leads
  * there then. */
 int exec_view_open(struct run *run, struct sandbox_mounts *mounts, struct err *e) WARN_UNUSED;
+/* Put it into the container that waited; if that fails there is none. */
+void exec_view_enter(
+    const struct run *run, const struct container_spec *spec, struct warm_got *got);
 /* Instead of sandbox_run_leave. */
 int exec_view_leave(
     struct run *run, struct sandbox_run_changes *ret, struct err *e) WARN_UNUSED;

@@ -130,9 +130,10 @@ static int start_warm(struct run *run, const struct container_spec *spec,
 {
     struct err why = ERR_INIT;
     struct warm_got got;
-    int r = run->view ? warm_enter(run->exec->warm, run->sb, &got, e)
-                      : warm_take(run->exec->warm, run->sb, &spec->limits, spec->image, &got, e);
+    int r = warm_take(run->exec->warm, run->sb, &spec->limits, spec->image, &got, e);
     run->counted = r == 0;
+    if (run->view)
+        exec_view_enter(run, spec, &got);
     *ret = got.container;
     /* A program that was prepared has its descriptors; whatever is started instead gets the same.
      */

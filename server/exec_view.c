@@ -8,6 +8,7 @@
 #include "server/feed_json.h"
 #include "server/view.h"
 #include "shared/io.h"
+#include "shared/log.h"
 
 #include "shared/banned.h"
 
@@ -63,6 +64,19 @@ int exec_view_open(struct run *run, struct sandbox_mounts *mounts, struct err *e
     run->facts.view_us = (io_now_ns() - begin) / 1000;
     (void)pthread_mutex_unlock(&run->lock);
     return r;
+}
+
+void exec_view_enter(const struct run *run, const struct container_spec *spec, struct warm_got *got)
+{
+    struct err e = ERR_INIT;
+    /* A program that was prepared has the live workspace as its directory. */
+    fd_closep(&got->out_read);
+    fd_closep(&got->err_read);
+    if (!got->container || container_view_enter(got->container, run->facts.id, SNAPSHOT_FOLDER,
+                               spec->workspace_dev, spec->workspace_ino, &e) == 0)
+        return;
+    log_warn("%s: the container that waited could not be used: %s", run->facts.id, e.msg);
+    container_free(ptr_take(&got->container));
 }
 
 static bool wants_to_keep(const struct run *run)

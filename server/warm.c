@@ -408,17 +408,6 @@ int warm_take(struct warm *w, struct sandbox *sb, const struct container_limits 
     return s ? 0 : err_set(e, ENOMEM, "prepare a container");
 }
 
-int warm_enter(struct warm *w, struct sandbox *sb, struct warm_got *ret, struct err *e)
-{
-    *ret = WARM_GOT_NOTHING;
-    (void)pthread_mutex_lock(&w->lock);
-    struct spot *s = get_spot(w, sb);
-    if (s)
-        s->users++;
-    (void)pthread_mutex_unlock(&w->lock);
-    return s ? 0 : err_set(e, ENOMEM, "count a container");
-}
-
 void warm_expect(struct warm *w, struct sandbox *sb, const struct container_process *process)
 {
     struct warm_program *program = process->argv ? warm_program_new(process) : NULL;

@@ -68,8 +68,6 @@ struct warm_got {
  * or WARM_GOT_NOTHING. After an error (-ENOMEM) it is not counted in. */
 int warm_take(struct warm *w, struct sandbox *sb, const struct container_limits *limits,
     const char *image, struct warm_got *ret, struct err *e) WARN_UNUSED;
-/* Count one in that is made the cold way, whatever waits; *ret is WARM_GOT_NOTHING. */
-int warm_enter(struct warm *w, struct sandbox *sb, struct warm_got *ret, struct err *e) WARN_UNUSED;
 /* The program that will probably be wanted next, to be prepared in the next container that is made;
  * argv NULL: nobody knows. Texts are copied, descriptors not looked at. */
 void warm_expect(struct warm *w, struct sandbox *sb, const struct container_process *process);

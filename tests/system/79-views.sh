@@ -64,6 +64,20 @@ same 'are there' 'z 755' "$(ls "$W/n") $(stat -c %a "$W/c.txt")"
 run '{"command":"touch c.txt; cat c.txt >t; cat t >c.txt; rm t","view":"snapshot"}'
 same 'a file that is written with what it had is no change' "0 $(generation)" "$(field files_changed_total) $(field generation_after)"
 
+# In the container that waits, over the workspace that is mounted there, and never with a program that was
+# prepared in it.
+put w.py 'open("probe", "a").write("x"); print(len(open("probe").read()))'
+waits() { run "{\"filename\":\"w.py\"$1}"; [ "$(field runtime.warm)" = true ]; }
+check 'a container waits' wait_until 20 waits ''
+n=$(field stdout | xargs)
+check 'a run with a snapshot takes it' wait_until 20 waits ',"keep":"never"'
+same 'but no prepared program' false "$(field runtime.prepared)"
+same 'what it writes is above the workspace' "$((n + 1)) $n" "$(field stdout | xargs) $(stat -c %s "$W/probe")"
+run '{"command":"echo z >probe; for p in /proc/[0-9]*; do cat $p/cwd/probe $p/root/workspace/probe; done 2>/dev/null | grep -c x; umount /workspace 2>&1 | wc -l; unshare -rm umount /workspace 2>&1 | wc -l; echo y >>/proc/self/cwd/probe","keep":"never"}'
+same 'no way leads beneath it' "0 1 1 $n" "$(field stdout | xargs) $(stat -c %s "$W/probe")"
+call DELETE "/v1/sandboxes/$SB/files/w.py"
+call DELETE "/v1/sandboxes/$SB/files/probe"
+
 # ---- changes that are tried
 put m.py 'answer = 0'
 put test.py 'import m, sys
