@@ -31,7 +31,7 @@ enum { SIG_FD, OUT_FD, ERROR_FD, FILE_FD, FD_END };
 
 /* ---- the process */
 
-static int limit(int what, uint64_t value)
+static int limit(__rlimit_resource_t what, uint64_t value)
 {
     const struct rlimit l = {.rlim_cur = value, .rlim_max = value};
     return setrlimit((__rlimit_resource_t)what, &l);
