@@ -75,6 +75,8 @@ static void test_defaults(void **state)
     assert_int_equal(c->port, 7458);
     assert_string_equal(c->data_dir, "/home/u/.local/state/silt");
     assert_string_equal(c->workspace_root, "/home/u/.local/state/silt/workspaces");
+    assert_string_equal(c->images, "/home/u/.local/state/silt/images");
+    assert_int_equal(c->word_count, 0);
     assert_string_equal(c->init, "/opt/silt/bin/../libexec/silt/silt-init");
     assert_int_equal(c->max_runs, 16);
     assert_int_equal(c->max_queued, 256);
@@ -211,6 +213,29 @@ static void test_texts(void **state)
     buf_release(&table);
 }
 
+/* After `image` what is no option is a word, wherever it stands; before it, a mistake. */
+static void test_words(void **state)
+{
+    struct config *c = NULL;
+    struct err e = ERR_INIT;
+    const char *const *env = LIST("HOME=/home/u", "XDG_CONFIG_HOME=/nowhere");
+    (void)state;
+    assert_int_equal(load(LIST("--images", "/i", "image", "import", "--json", "a", "--data-dir", "/d",
+                              "-"),
+                         env, false, &c, &e),
+        0);
+    assert_int_equal(c->word_count, 3);
+    assert_string_equal(c->words[0], "import");
+    assert_string_equal(c->words[1], "a");
+    assert_string_equal(c->words[2], "-");
+    assert_string_equal(c->images, "/i");
+    assert_string_equal(c->data_dir, "/d");
+    config_free(c);
+    assert_int_equal(load(LIST("import", "a", "image"), env, false, &c, &e), -EINVAL);
+    assert_int_equal(load(LIST("image", "list", "--jsno"), env, false, &c, &e), -EINVAL);
+    assert_int_equal(load(LIST("image", "1", "2", "3", "4", "5"), env, false, &c, &e), -EINVAL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -220,6 +245,7 @@ int main(void)
         cmocka_unit_test(test_mistakes),
         cmocka_unit_test(test_missing_file_that_was_named),
         cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_words),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
