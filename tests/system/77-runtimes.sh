@@ -31,12 +31,12 @@ for runtime in crun runc runsc; do
         stop_server "$runtime: nothing is left behind"
         continue
     fi
-    # What runs when the server is killed ends with it; the next one removes what is left.
+    # What runs when the server is killed ends with it; the next one removes what is left, whichever runtime it uses.
     run '{"command":"exec sleep 600","detach":true}'
     check "$runtime: it runs" wait_until 20 status_is "$(field id)" running
     kill_server
     check "$runtime: no process outlives the server" wait_until 20 holds_none
-    start_server --runtime $runtime
+    start_server --runtime crun
     stop_server "$runtime: nothing is left behind"
 done
 finish
