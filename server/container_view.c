@@ -24,6 +24,7 @@
  * which the overlay is mounted, so it is opened there again, by the path that it has here. */
 struct layer {
     const char *key; /* of the mount option */
+    int fd;          /* kept until the overlay is made: Linux before 6.5 looks it up only then */
     struct stat st;
     char path[PATH_MAX];
 };
@@ -65,11 +66,11 @@ static int give_up_resource(void)
 }
 
 /* By descriptor: nothing in a path needs escaping, and what is mounted is what was looked at. */
-static int add_layer(struct mounting *m, int fs, const struct layer *l)
+static int add_layer(struct mounting *m, int fs, struct layer *l)
 {
     char value[32] = "/proc/self/fd/";
     struct stat st;
-    int fd = open(l->path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = l->fd = open(l->path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &st) < 0)
         return fail(m, "open a layer");
     int r = 0;
@@ -85,11 +86,10 @@ static int add_layer(struct mounting *m, int fs, const struct layer *l)
         value[len++] = digits[--n];
     if (r == 0 && fsconfig(fs, FSCONFIG_SET_STRING, l->key, value, 0) < 0)
         r = fail(m, l->key);
-    (void)close(fd);
     return r;
 }
 
-static int configure(struct mounting *m, int fs)
+static int set_options(struct mounting *m, int fs)
 {
     for (size_t i = 0; i < LAYERS; i++) {
         if (add_layer(m, fs, &m->layers[i]))
@@ -106,6 +106,17 @@ static int configure(struct mounting *m, int fs)
     if (fsconfig(fs, FSCONFIG_SET_FLAG, "volatile", NULL, 0) < 0)
         return fail(m, "volatile");
     return fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0 ? fail(m, "make an overlay") : 0;
+}
+
+static int configure(struct mounting *m, int fs)
+{
+    int r = set_options(m, fs), error = errno;
+    for (size_t i = 0; i < LAYERS; i++) {
+        if (m->layers[i].fd >= 0)
+            (void)close(m->layers[i].fd);
+    }
+    errno = error;
+    return r;
 }
 
 static int enter_place(struct mounting *m)
@@ -210,6 +221,7 @@ static int name_layer(struct layer *l, const char *key, int fd, struct err *e)
         return err_set(e, errno, "mount a view");
     l->path[n] = '\0';
     l->key = key;
+    l->fd = -1;
     return 0;
 }
 
