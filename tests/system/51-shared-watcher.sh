@@ -82,7 +82,7 @@ echo '*.log' >.gitignore && touch a.log b.log .env
 silt sync >/dev/null
 try silt status
 contains "what is left out, and why" "ignored    " "$out"
-contains "by rule" ".gitignore" "$out"
+contains "by rule" "2 by git's rules" "$out"
 
 # ---- the ends
 try silt watch
