@@ -165,6 +165,9 @@ int spec_write_bundle(struct oci_engine *g, const struct container_spec *s, cons
     *ret_pin = fewer && !(*cgroup && g->base.cgroups.cpuset);
     const struct oci_config config = {
         .root = root,
+        /* Such a runtime would mount an image anew without nosuid and nodev, which its user
+         * namespace may not take away. */
+        .root_mounted = g->kind->around && !host,
         .hostname = "silt",
         .init = g->kind->around ? NULL : PLACE_INIT,
         .workspace = s->workspace,

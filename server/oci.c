@@ -208,8 +208,8 @@ int oci_config_text(const struct oci_config *c, char **ret)
         return -EINVAL;
     CLEANUP(json_freep)
     json_t *config = json_pack("{s:s, s:O, s:{s:s, s:b}, s:s, s:O, s:O}", "ociVersion", "1.0.0",
-        "process", process, "root", "path", c->root, "readonly", 1, "hostname", c->hostname,
-        "mounts", mounts, "linux", os);
+        "process", process, "root", "path", c->root, "readonly", !c->root_mounted, "hostname",
+        c->hostname, "mounts", mounts, "linux", os);
     if (!config)
         return -EINVAL;
     char *text = json_dumps(config, JSON_COMPACT);

@@ -10,6 +10,7 @@
 #ifndef SERVER_OCI_H
 #define SERVER_OCI_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -28,7 +29,8 @@ struct oci_rlimit {
 };
 
 struct oci_config {
-    const char *root; /* read-only root directory */
+    const char *root;  /* read-only root directory */
+    bool root_mounted; /* it is a read-only mount already, and the runtime is to leave it at that */
     const char *hostname;
     const char *init; /* file bound to OCI_INIT_PATH and run as process 1. NULL: the program that
                          oci_set_program puts in is process 1 itself, under a runtime with a kernel

@@ -7,6 +7,10 @@
 . "$(dirname "$0")/rest.sh"
 . "$(dirname "$0")/engine_table.sh"
 
+# An image of one program
+mkdir -p "$TMP/images/tiny/bin"
+cp "$(PATH=$PLAIN_PATH command -v busybox)" "$TMP/images/tiny/bin/sh"
+
 holds_none() { [ -z "$(server_leftovers)" ]; }
 for runtime in crun runc runsc; do
     if ! PATH=$PLAIN_PATH command -v $runtime >/dev/null; then
@@ -18,10 +22,13 @@ for runtime in crun runc runsc; do
         contains "$runtime: says that it needs root" 'run siltd as root' "$(cat "$TMP/refused.log")"
         continue
     fi
-    start_server --runtime $runtime
+    start_server --runtime $runtime --images "$TMP/images"
     start_ms=1000
     [ $runtime = runsc ] && start_ms=4000 # its kernel starts within the program's time
     engine_table $runtime "$runtime " $start_ms
+    new_sandbox '{"image":"tiny"}'
+    run '{"command":["/bin/sh","-c","echo x 2>/dev/null >/bin/y || echo /bin/*; echo $(pwd)"]}'
+    same "$runtime: an image, read-only" '/bin/sh /workspace' "$(field 'stdout|rtrimstr("\n")|gsub("\n"; " ")')"
     if [ $runtime = runsc ]; then
         run '{"command":"true","tty":true}'
         expect 'runsc: a terminal' 422 invalid_value

@@ -274,6 +274,7 @@ static void test_program(void **state)
     assert_int_equal(json_array_size(at(j, "process.capabilities.bounding")), 0);
     assert_true(json_is_true(at(j, "process.noNewPrivileges")));
     json_decref(j);
+    assert_non_null(strstr(text, "\"readonly\":true"));
     const struct oci_program foreign = {
         .argv = (const char *const[]){"\xff", NULL}, .env = program.env, .cwd = "/"};
     char *none = NULL;
