@@ -77,7 +77,9 @@ size_t client_call_header(char *data, size_t size, size_t count, void *ctx)
 
 /* ---- the result */
 
-static void read_error_object(struct client_call *call, struct err *e)
+/* -EPROTO for a refusal of the server; -ECONNREFUSED where somebody in front of it says that it
+ * does not answer. */
+static int read_error_object(struct client_call *call, struct err *e)
 {
     struct client_response *r = &call->response;
     json_t *root =
@@ -88,11 +90,15 @@ static void read_error_object(struct client_call *call, struct err *e)
 
     if (!code || !message) {
         json_decref(root);
-        (void)err_refuse(e, PROTO_INTERNAL,
+        r->retryable = r->status >= 502 && r->status <= 504;
+        if (r->retryable)
+            return err_say(e, ECONNREFUSED,
+                "what stands in front of the server at %s answered %d: the server does not answer",
+                call->server, r->status);
+        return err_refuse(e, PROTO_INTERNAL,
             "the server answered %d, which is not an answer of siltd: is there another service at "
             "this address?",
             r->status);
-        return;
     }
     enum proto_error refusal = proto_error_by_name(code);
     (void)err_refuse(e, refusal == PROTO_OK ? PROTO_INTERNAL : refusal, "%s", message);
@@ -100,6 +106,7 @@ static void read_error_object(struct client_call *call, struct err *e)
     r->retryable = json_is_true(json_object_get(error, "retryable"));
     r->error_details = json_incref(json_object_get(error, "details"));
     json_decref(root);
+    return -EPROTO;
 }
 
 static int transport_error(struct client_call *call, CURLcode code, struct err *e)
@@ -147,18 +154,14 @@ int client_call_result(struct client_call *call, CURLcode code, struct err *e)
 
     /* A server may answer before it has read the whole body and then close; its answer is worth
      * more than the broken pipe. */
-    if (status >= 400 && !call->aborted && r->body.len > 0) {
-        read_error_object(call, e);
-        return -EPROTO;
-    }
+    if (status >= 400 && !call->aborted && r->body.len > 0)
+        return read_error_object(call, e);
     if (call->aborted)
         return err_set(e, -call->aborted, "the request was given up");
     if (code != CURLE_OK)
         return transport_error(call, code, e);
-    if (status < 200 || status >= 300) {
-        read_error_object(call, e);
-        return -EPROTO;
-    }
+    if (status < 200 || status >= 300)
+        return read_error_object(call, e);
     return 0;
 }
 

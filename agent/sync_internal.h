@@ -148,6 +148,8 @@ struct sync {
     uint64_t retry_at_ns;  /* without patience: when what waits is tried again; 0: nothing waits */
     bool patient;          /* a watcher: keeps sets while the server is away */
     bool away;             /* it is */
+    struct client_call *probe; /* is it back? Asked before much is sent again; NULL: not asked */
+    char probe_path[64];
     struct err why_away;   /* the server's sentence if it answered "later", else none */
     bool renumber;         /* the server knows other content under our numbers */
     bool stolen;           /* the lease was taken, if that was asked for */

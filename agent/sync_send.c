@@ -16,6 +16,8 @@
 
 #define TRIES_MAX 3              /* at a broken connection, without patience */
 #define RETRY_NS UINT64_C(100000000) /* of a stage, without patience; twice as long each time */
+#define PROBE_BYTES (64u * 1024) /* that wait: as many are not sent again without asking first */
+#define PROBE_MS 5000
 #define TIMEOUT_MS 60000         /* of a request, plus its size at: */
 #define CONFLICTS_LISTED 1000    /* by the server, at most */
 #define SLOWEST_BYTES_PER_MS 128 /* 1 Mbit/s */
@@ -44,6 +46,8 @@ static void unlist(struct sync *s, struct sync_set *set)
 
 void sync_drop_sets(struct sync *s)
 {
+    if (s->probe)
+        client_abort(s->config.client, ptr_take(&s->probe));
     while (s->flying) {
         struct sync_set *set = s->flying;
         if (set->call)
@@ -353,7 +357,7 @@ int sync_pump(struct sync *s, struct err *e)
     return sync_can_send(s) ? send_next(s, e) : 0;
 }
 
-int sync_resend(struct sync *s, struct err *e)
+static int resend(struct sync *s, struct err *e)
 {
     int r = 0;
     s->away = false;
@@ -365,4 +369,39 @@ int sync_resend(struct sync *s, struct err *e)
     while (r == 0 && sync_can_send(s))
         r = sync_pump(s, e);
     return r;
+}
+
+/* Whoever answers with one of our refusals is the server; a proxy that stands in front of it while
+ * it is away says something else, or nothing. */
+static void probe_done(void *ctx, int result, struct client_response *response, const struct err *e)
+{
+    struct sync *s = ctx;
+    struct err late = ERR_INIT;
+    s->probe = NULL;
+    s->totals.bytes_sent += response->bytes_sent;
+    s->totals.bytes_received += response->bytes_received;
+    bool there = result == 0 ||
+                 (result == -EPROTO && e->refusal != PROTO_OK && !response->retryable);
+    if (there && resend(s, &late) < 0)
+        fail(s, SYNC_FATAL, &late);
+}
+
+static size_t waiting_bytes(const struct sync *s)
+{
+    size_t bytes = 0;
+    for (const struct sync_set *set = s->flying; set; set = set->next)
+        bytes += set->call || set->stage ? 0 : set->request.body_len;
+    return bytes;
+}
+
+int sync_resend(struct sync *s, struct err *e)
+{
+    if (s->probe)
+        return 0;
+    if (!s->patient || waiting_bytes(s) < PROBE_BYTES)
+        return resend(s, e);
+    (void)snprintf(s->probe_path, sizeof(s->probe_path), "/v1/sandboxes/%s", s->link.sandbox);
+    struct client_request ask = {
+        .method = "GET", .path = s->probe_path, .timeout_ms = PROBE_MS};
+    return client_start(s->config.client, &ask, probe_done, s, &s->probe, e);
 }

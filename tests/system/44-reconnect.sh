@@ -7,7 +7,8 @@
 
 # A proxy whose connections can be cut. The file "cut" holds what happens once: "up N": the next
 # connection that has sent N bytes from then on is closed; "answer": the next answer is swallowed and its
-# connection closed.
+# connection closed. While the server is away it takes what comes, adds its size to the file "swallowed", and
+# answers 502, as those do that stand in front of a server.
 cat >"$TMP/proxy.py" <<'PY'
 import asyncio, os, sys
 
@@ -23,8 +24,24 @@ def order():
         return []
 
 
+async def stand_in(reader, writer):
+    swallowed = 0
+    try:
+        while data := await asyncio.wait_for(reader.read(65536), 0.1):
+            swallowed += len(data)
+    except asyncio.TimeoutError:
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+    writer.close()
+    with open(cut_file + ".swallowed", "a") as f:
+        f.write(f"{swallowed}\n")
+
+
 async def serve(reader, writer):
-    up_reader, up_writer = await asyncio.open_connection(host, int(port))
+    try:
+        up_reader, up_writer = await asyncio.open_connection(host, int(port))
+    except OSError:
+        return await stand_in(reader, writer)
 
     def cut():
         os.unlink(cut_file)
@@ -158,6 +175,18 @@ below "only what was under way was sent again" $((2 * 20 * 100000 + 300000)) "$(
 same_tree "cut: both sides are the same"
 try silt --json sync
 same "and nothing is left to send" "0 0 0" "$(json - '"\(.created) \(.updated) \(.deleted)"' <<<"$out")"
+
+# ---- a proxy that answers for a server that is away
+
+stop_server
+burst 20
+tried() { [ "$(cat "$TMP/cut.swallowed" 2>/dev/null | wc -l)" -ge "$1" ]; }
+check "a proxy that answers for the server" wait_until 60 tried 6
+below "gets what waits once, and questions after it" $((20 * 100000 + 200000)) "$(awk '{ n += $1 } END { print n }' "$TMP/cut.swallowed")"
+start_server
+SILT_SERVER=$(cat "$TMP/proxy")
+check "what waited arrives when it is back" wait_until 40 all_there
+same_tree "proxy: both sides are the same"
 
 # ---- agents that are killed at any moment: what is there in the end is the project
 
