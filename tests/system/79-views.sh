@@ -156,6 +156,20 @@ expect 'a live run cannot be thrown away' 422 invalid_value
 run '{"command":"true","view":"frozen"}'
 expect 'an unknown view' 422 invalid_value
 
+# ---- from the command line
+new_project tried
+echo 'open("made", "w"); import sys; sys.exit(len(sys.argv) - 1)' >make.py
+try silt run --keep on-success make.py fails
+same 'silt run --keep on-success: a program that fails' "1 " "$code $(ls "$(workspace)" | grep made)"
+contains 'silt says what became of it' 'nothing of what it wrote is kept' "$err"
+try silt run --keep on-success make.py
+same 'and one that does not' '0 made ' "$code $(ls "$(workspace)" | grep made) $err"
+try silt run --json --view snapshot --keep never -- rm made
+same 'silt run --view snapshot --keep never' '0 snapshot never false made' "$code $(json - '"\(.view) \(.keep) \(.kept)"' <<<"$out") $(ls "$(workspace)" | grep made)"
+try silt run --keep sometimes make.py
+same 'an unknown word' 125 "$code"
+contains 'says which there are' 'always, on-success or never' "$err"
+
 # ---- a server that is killed
 put many.sh 'for i in $(seq 60); do echo $1 >f$i; done; rm -rf s$(($1 - 1)); mkdir s$1; echo $1 >s$1/in'
 run '{"command":"sh many.sh 1","view":"snapshot"}'
