@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -47,22 +46,6 @@ static int fail(struct mounting *m, const char *step)
     m->error = errno;
     m->step = step;
     return 1;
-}
-
-/*
- * What the file system does below an overlay is done with the rights of who mounted it. With
- * CAP_SYS_RESOURCE a program's writes would pass every quota and take the blocks that are kept for
- * root.
- */
-static int give_up_resource(void)
-{
-    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3];
-    if (syscall(SYS_capget, &head, sets) < 0)
-        return -1;
-    sets[0].effective &= ~(1u << CAP_SYS_RESOURCE);
-    sets[0].permitted &= ~(1u << CAP_SYS_RESOURCE);
-    return (int)syscall(SYS_capset, &head, sets);
 }
 
 /* By descriptor: nothing in a path needs escaping, and what is mounted is what was looked at. */
@@ -135,8 +118,6 @@ __attribute__((no_sanitize("address", "undefined", "thread"))) static int mount_
     struct mounting *m = arg;
     if (enter_place(m))
         return 1;
-    if (give_up_resource() < 0)
-        return fail(m, "give up a right");
     if ((mkdir(PLACE_VIEWS, 0711) < 0 && errno != EEXIST) || mkdir(m->path, 0711) < 0)
         return fail(m, "make a mount point");
     int fs = fsopen("overlay", FSOPEN_CLOEXEC);

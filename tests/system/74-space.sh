@@ -45,7 +45,7 @@ ${!what}"
     done
 done
 
-# What a run with a snapshot writes counts as well, though an overlay writes it with the server's rights.
+# What a run with a snapshot writes counts as well, though an overlay writes it with the rights of who mounted it.
 for what in BYTES FILES; do
     run "$(jq -n --arg code "place = '/workspace'
 ${!what}" '{code: $code, keep: "never", limits: {wall_ms: 50000}}')"
