@@ -102,7 +102,11 @@ cp -a . "$TMP/copy"
 files() { find "$there" -type f | wc -l; }
 before=$(files)
 # Not .silt, and rules last, as `rm -r *` and a second thought would do it.
-find . -path ./.silt -prune -o -type f -print | while read -r file; do rm "$file" && sleep 0.02; done
+python3 -c "
+import os, sys, time
+for line in sys.stdin:
+    os.unlink(line[:-1])
+    time.sleep(0.02)" < <(find . -path ./.silt -prune -o -type f -print)
 check "a project that is emptied file by file is a problem that is told" wait_until 60 grep -q 'is empty, but the sandbox has' "$TMP/watch.out"
 check "and does not empty the workspace" test "$(files)" -ge $((before / 2 - 1))
 try silt sync
