@@ -457,7 +457,8 @@ static void *run_five(void *arg)
         if (stat(f->workspace, &st) < 0)
             return "stat";
         const struct container_spec spec = {id, f->workspace, st.st_dev, st.st_ino, f->cache,
-            "host", f->uid, f->uid, {.memory_bytes = 256u << 20, .pids = 16, .tmp_bytes = 1 << 20}, false};
+            "host", f->uid, f->uid, {.memory_bytes = 256u << 20, .pids = 16, .tmp_bytes = 1 << 20},
+            false};
         if (container_new(f->engine, &spec, &c, &e) < 0)
             return "new";
         const struct container_process process = {
@@ -553,7 +554,7 @@ static int setup_stand_by(void **state)
 static int tests(void)
 {
     /* What a program finds and how it ends is the same where a process stood by for it. */
-    const struct CMUnitTest stand_by[] = {
+    const struct CMUnitTest life[] = {
         cmocka_unit_test(test_hello),
         cmocka_unit_test(test_environment_is_exact),
         cmocka_unit_test(test_workspace),
@@ -569,29 +570,16 @@ static int tests(void)
         cmocka_unit_test(test_nothing_is_left),
         cmocka_unit_test(test_killed_server),
     };
-    const struct CMUnitTest all[] = {
-        cmocka_unit_test(test_hello),
-        cmocka_unit_test(test_environment_is_exact),
-        cmocka_unit_test(test_workspace),
+    const struct CMUnitTest engine[] = {
         cmocka_unit_test(test_etc_is_enough),
-        cmocka_unit_test(test_ends),
-        cmocka_unit_test(test_what_cannot_be_executed),
-        cmocka_unit_test(test_daemons_die),
-        cmocka_unit_test(test_tty),
-        cmocka_unit_test(test_kill),
-        cmocka_unit_test(test_unused_containers),
-        cmocka_unit_test(test_moved_workspace),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_engines_that_cannot_be),
         cmocka_unit_test(test_images),
         cmocka_unit_test(test_cpus),
-        cmocka_unit_test(test_usage),
-        cmocka_unit_test(test_large_requests),
-        cmocka_unit_test(test_nothing_is_left),
-        cmocka_unit_test(test_killed_server),
     };
-    return cmocka_run_group_tests(all, fixture_setup, fixture_teardown) +
-           cmocka_run_group_tests(stand_by, setup_stand_by, fixture_teardown);
+    return cmocka_run_group_tests(engine, fixture_setup, fixture_teardown) +
+           cmocka_run_group_tests(life, fixture_setup, fixture_teardown) +
+           cmocka_run_group_tests_name("stand by", life, setup_stand_by, fixture_teardown);
 }
 
 int main(void)
