@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "shared/text.h"
+#include "shared/weaken.h"
 
 #include "shared/banned.h"
 
@@ -19,8 +20,16 @@ static int positive_code(int code)
     return code < 0 ? -code : code;
 }
 
-/* The message is one line of text: a newline in a foreign name must not forge a second one, and a
- * message that was cut must not end in half a character. */
+/* C0, DEL, or C1 as UTF-8: many terminals obey U+009B like ESC [. */
+static bool is_control(const char *p)
+{
+    unsigned char c = (unsigned char)*p, next = (unsigned char)p[1];
+    return c < 0x20 || c == 0x7f || (c == 0xc2 && next >= 0x80 && next < 0xa0);
+}
+
+/* The message is one line of text: a newline in a foreign name must not forge a second one, an
+ * escape sequence in a foreign sentence must not drive a terminal, and a message that was cut must
+ * not end in half a character. */
 static void tidy(char *msg, size_t full_len)
 {
     size_t len = strlen(msg);
@@ -28,9 +37,13 @@ static void tidy(char *msg, size_t full_len)
         len = text_utf8_whole(msg, len);
         msg[len] = '\0';
     }
-    for (size_t i = 0; i < len; i++)
-        if ((unsigned char)msg[i] < 0x20 || msg[i] == 0x7f)
-            msg[i] = '?';
+    for (size_t i = 0; i < len && !WEAK("errors"); i++) {
+        if (!is_control(msg + i))
+            continue;
+        if ((unsigned char)msg[i] == 0xc2)
+            msg[i++] = '?';
+        msg[i] = '?';
+    }
 }
 
 /* Format into out. The arguments may point into the struct that is being filled (a message made of

@@ -115,6 +115,9 @@ static void a_message_is_one_line_of_whole_characters(void **state)
     struct err e = ERR_INIT;
     (void)err_say(&e, EIO, "a\nb\tc\x1b[2Jd\x7f");
     assert_string_equal(e.msg, "a?b?c?[2Jd?");
+    /* U+009B is ESC [ to a terminal; U+00A0 and U+00E4 are text. */
+    (void)err_say(&e, EIO, "a\xc2\x9b" "2Jb\xc2\xa0\xc3\xa4\xc2");
+    assert_string_equal(e.msg, "a??2Jb\xc2\xa0\xc3\xa4\xc2");
     /* U+20AC has three bytes: wherever the text is cut, no part of one stays. */
     char euros[3 * 300 + 1];
     for (size_t i = 0; i < 300; i++)
