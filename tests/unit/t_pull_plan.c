@@ -204,6 +204,11 @@ static const struct {
     {"a", "b/../../c", PULL_REFUSED},
     {"a", ".git/config", PULL_REFUSED},
     {"a", "d/../.silt/link.json", PULL_REFUSED},
+    {"a", "./b/c", PULL_LINK},
+    {"d/a", "../b/", PULL_LINK},
+    /* where d leads elsewhere, this does, too */
+    {"a", "d/../b", PULL_REFUSED},
+    {"d/a", "../e/./..//b", PULL_REFUSED},
 };
 
 static void test_links(void **state)
