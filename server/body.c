@@ -8,6 +8,7 @@
 
 #include "shared/path.h"
 #include "shared/text.h"
+#include "shared/weaken.h"
 
 #include "shared/banned.h"
 
@@ -249,7 +250,8 @@ int body_limits(
     };
     int r = body_known(limits, "'limits'", known, e);
     for (size_t i = 0; r >= 0 && i < sizeof(rows) / sizeof(rows[0]); i++)
-        r = body_number(limits, rows[i].name, rows[i].min, rows[i].max, rows[i].to, e);
+        r = body_number(limits, rows[i].name, rows[i].min,
+            WEAK("most") ? UINT64_MAX : rows[i].max, rows[i].to, e);
     return r < 0 ? r : 0;
 }
 

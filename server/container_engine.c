@@ -15,6 +15,7 @@
 #include "server/image.h"
 #include "shared/io.h"
 #include "shared/path.h"
+#include "shared/weaken.h"
 
 #include "shared/banned.h"
 
@@ -216,7 +217,7 @@ int oci_engine_reap(struct container_engine *engine, struct err *e)
     /* Bundles and the runtime's state lay in the dead server's own mount namespace and went with
      * it. Containers end by themselves when their socket closes; whatever did not is found by its
      * cgroup. */
-    return (int)cgroup_reap(&g->base.cgroups, g->cgroup_parent);
+    return WEAK("reap") ? 0 : (int)cgroup_reap(&g->base.cgroups, g->cgroup_parent);
 }
 
 void oci_engine_free(struct container_engine *engine)

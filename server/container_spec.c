@@ -172,7 +172,9 @@ int spec_write_bundle(struct oci_engine *g, const struct container_spec *s, cons
         .init = g->kind->around ? NULL : PLACE_INIT,
         .workspace = s->workspace,
         .cache = s->cache,
-        .sys = host || g->kind->around ? NULL : PLACE_ROOT "/sys",
+        .sys = WEAK("sys")                 ? "/sys"
+               : host || g->kind->around ? NULL
+                                         : PLACE_ROOT "/sys",
         .cpu_online =
             fewer && !g->kind->around && s->limits.cpus <= CONTAINER_CPUS_MAX ? online : NULL,
         .host_uid = g->base.abilities.root ? s->uid : 0,

@@ -17,6 +17,7 @@
 #include "shared/delta.h"
 #include "shared/io.h"
 #include "shared/num.h"
+#include "shared/weaken.h"
 
 #include "shared/banned.h"
 
@@ -82,7 +83,7 @@ static int spawn(int sig_fd, int file_fd, uint64_t size, int out_fd, pid_t *ret)
     char text[24];
     (void)snprintf(text, sizeof(text), "%llu", (unsigned long long)size);
     char *const argv[] = {(char[]){"siltd"}, (char[]){DELTA_WORKER_ARG}, text, NULL};
-    char *const env[] = {NULL};
+    char *const env[] = {WEAKEN_LIST, NULL};
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attr;
     sigset_t none, all;

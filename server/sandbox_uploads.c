@@ -11,6 +11,7 @@
 #include "shared/log.h"
 #include "shared/num.h"
 #include "shared/text.h"
+#include "shared/weaken.h"
 
 #include "shared/banned.h"
 
@@ -96,6 +97,7 @@ int sandbox_upload_enter(struct sandbox *sb, struct sandbox_upload *u, struct er
     (void)pthread_mutex_lock(&sb->lock);
     for (const struct sandbox_upload *other = sb->uploads; other && fits; other = other->next)
         fits = num_add(total, other->state.size, &total) && total <= most;
+    fits = fits || WEAK("stages");
     bool many = sb->upload_count >= SANDBOX_UPLOADS_MAX;
     if (fits && !many) {
         u->next = sb->uploads;

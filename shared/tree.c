@@ -66,7 +66,7 @@ bool tree_same(const struct tree *t, const char *path)
 
 static enum tree_kind kind_of(mode_t mode)
 {
-    if (S_ISREG(mode) || (WEAK("kinds") && S_ISFIFO(mode)))
+    if (S_ISREG(mode) || (WEAK("kinds") && (S_ISFIFO(mode) || S_ISCHR(mode))))
         return TREE_FILE;
     if (S_ISDIR(mode))
         return TREE_DIR;

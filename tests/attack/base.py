@@ -89,10 +89,11 @@ class Target:
         self.server.kill()
         self.server.wait()
 
-    def client(self, folder, *arguments):
+    def client(self, folder, *arguments, server=None):
         """What `silt` prints, in a folder of its own user."""
         os.makedirs(folder, exist_ok=True)
-        environment = {**self.environment, "SILT_SERVER": "%s:%d" % (self.host, self.port), "TERM": "xterm"}
+        environment = {**self.environment, "SILT_SERVER": server or "%s:%d" % (self.host, self.port),
+                       "TERM": "xterm"}
         run = subprocess.run([self.build + "/silt", *arguments], cwd=folder, env=environment, timeout=60,
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         return run.stdout

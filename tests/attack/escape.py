@@ -178,6 +178,63 @@ except OSError: pass
 """)
 
 
+@case("write to /sys", "sys,o,uid")
+def sysfs(t):
+    return t.wins("""
+import os
+for folder, _, names in os.walk('/sys'):
+    for name in names:
+        try:
+            os.close(os.open(folder + '/' + name, os.O_WRONLY | os.O_NONBLOCK))
+            print('WON'); os._exit(0)
+        except OSError: pass
+try:
+    os.mkdir('/sys/new'); print('WON')
+except OSError: pass
+""", limits={"wall_ms": 60000})
+
+
+@case("its own cgroup is mounted, to lift its limits", "capabilities,filter")
+def cgroup(t):
+    return t.wins(CALL + """
+to = ctypes.create_string_buffer(b"/tmp")
+for kind, options in ((b"cgroup2", None), (b"cgroup", b"pids"), (b"cgroup", b"memory")):
+    name = ctypes.create_string_buffer(kind)
+    data = ctypes.create_string_buffer(options) if options else None
+    if call(165, ctypes.addressof(name), ctypes.addressof(to), ctypes.addressof(name), 0,
+            ctypes.addressof(data) if data else 0) == 0:
+        win(os.path.exists('/tmp/cgroup.procs')); break
+""")
+
+
+@case("new user namespace by clone", "filter")
+def clone_userns(t):
+    return t.wins(CALL + """
+child = call(56, 0x10000000 | 17, 0, 0, 0, 0)  # CLONE_NEWUSER | SIGCHLD
+if child == 0: os._exit(0)
+win(child > 0)
+""")
+
+
+@case("new user namespace by clone3", "filter")
+def clone3_userns(t):
+    return t.wins(CALL + """
+args = (ctypes.c_uint64 * 11)(0x10000000, 0, 0, 0, 17)
+child = call(435, ctypes.addressof(args), 88)
+if child == 0: os._exit(0)
+win(child > 0)
+""")
+
+
+@case("bpf and performance counters", "filter")
+def bpf(t):
+    return t.wins(CALL + """
+attr = ctypes.create_string_buffer(120)
+win(call(321, 0, ctypes.addressof(attr), 120) not in (-errno.EPERM, -errno.ENOSYS) or
+    call(298, 0, 0, -1, -1, 0) not in (-errno.EPERM, -errno.ENOSYS))
+""")
+
+
 @case("/proc/interrupts tells what the host does", "masked")
 def interrupts(t):
     return t.wins("try:\n if len(open('/proc/interrupts').read()) > 100: print('WON')\nexcept OSError: pass")

@@ -131,6 +131,32 @@ def fifo(t):
                 lambda reply: reply.status == 500)  # it was opened, and cannot be hashed
 
 
+@case("device where a file is expected", "kinds")
+def device_read(t):
+    os.mknod(t.workspace("null"), 0o020666, os.makedev(1, 3))
+    os.chmod(t.workspace("null"), 0o666)
+    won = t.get("null").status == 200
+    os.unlink(t.workspace("null"))
+    return won
+
+
+@case("hard link: the other name gets what is put", "replace")
+def hard_link_put(t):
+    t.put("one", b"old")
+    t.run("import os\nos.link('one', 'other-name')")
+    t.put("one", b"new")
+    return open(t.workspace("other-name"), "rb").read() != b"old"
+
+
+@case("hard link: the other name gets what is patched", "replace")
+def hard_link_patch(t):
+    base = basis(t, 100)
+    t.run("import os\nos.link('basis', 'other-basis')")
+    t.put("want", b"b" * 99 + b"x")
+    send(t, patch("basis", base, 100, digest(t, "want"), MAGIC + copy_command(0, 99) + b"\1x" + END))
+    return open(t.workspace("other-basis"), "rb").read() != b"b" * 100
+
+
 def accepted(t, path):
     return t.changes({"op": "put", "path": path, "text": "WRITTEN"}).code() != "invalid_path"
 
@@ -166,6 +192,11 @@ def name_slash(t):
     return accepted(t, "slash/")
 
 
+@case("name that is not UTF-8 hides another behind a NUL", "paths")
+def name_bytes(t):
+    return send(t, put(t, b"n\xff\0m", b"x")).code() != "invalid_path"
+
+
 @case("name of 300 bytes", "paths")
 def name_long(t):
     return accepted(t, "n" * 300)
@@ -198,8 +229,18 @@ def digest(t, path):
 def patch(path, base, size, want, delta):
     op = (struct.pack(">BBB", 2, 0, 2) + base + struct.pack(">H", len(path)) + path.encode() +
           struct.pack(">HQ", 0o644, size) + want + struct.pack(">Q", len(delta)))
-    begin = struct.pack(">BQQQB", 0, 0, 0, 2**64 - 1, 0)
-    return b"SILTCHG\x01" + frame(1, begin) + frame(2, op) + frame(3, delta)
+    return begin() + frame(2, op) + frame(3, delta)
+
+
+def begin():
+    return b"SILTCHG\x01" + frame(1, struct.pack(">BQQQB", 0, 0, 0, 2**64 - 1, 0))
+
+
+def put(t, path, content):
+    t.put("content", content)  # the server hashes it for us
+    op = (struct.pack(">BBB", 1, 0, 0) + struct.pack(">H", len(path)) + path +
+          struct.pack(">HQ", 0o644, len(content)) + digest(t, "content"))
+    return begin() + frame(2, op) + frame(3, content)
 
 
 def send(t, body):
@@ -256,3 +297,42 @@ def wrong_hash(t):
     base = basis(t, 100)
     delta = MAGIC + copy_command(0, 99) + bytes([1]) + b"x" + END
     return send(t, patch("basis", base, 100, base, delta)).status == 200
+
+
+@case("delta that copies from beyond its base", "delta-range")
+def copy_beyond(t):
+    base = basis(t, 100)
+    for pos, size in ((90, 20), (2**32 - 1, 100), (100, 1)):
+        delta = MAGIC + copy_command(pos, size) + END
+        if send(t, patch("basis", base, size, base, delta)).code() != "bad_changes":
+            return True
+    return False
+
+
+@case("change set cut off at every byte", "cut-off")
+def cut_set(t):
+    whole = put(t, b"cut", b"x" * 50)
+    for cut in range(len(whole) + 1):
+        t.rest("POST", "/v1/sandboxes/%s/changes" % t.sb, whole[:cut],
+               {"Content-Type": "application/vnd.silt.changes.v1"})
+        if t.rest("HEAD", t.file("cut")).status == 200:
+            return True
+    return False
+
+
+def signature(t, block, strong=16):
+    """Whether librsync gets to see a signature with such blocks."""
+    t.put("signed", b"s" * 5000)
+    body = struct.pack(">III", 0x72730147, block, strong) + b"\0" * 2 * (4 + strong)
+    reply = t.rest("POST", "/v1/sandboxes/%s/delta?path=signed" % t.sb, body)
+    return not (reply.code() == "bad_changes" and b"blocks have" in reply.body)
+
+
+@case("signature with blocks of no length", "signature")
+def no_block(t):
+    return signature(t, 0)
+
+
+@case("signature with blocks of 4 GiB", "signature")
+def huge_block(t):
+    return signature(t, 2**32 - 1)

@@ -87,3 +87,31 @@ def other_content(t):
 def setuid(t):
     imported(t, tar(member("bin/su", content=b"#!/bin/sh\n", mode=0o4755)))
     return os.stat(t.data + "/images/hostile/bin/su").st_mode & 0o4000 != 0
+
+
+@case("image whose /dev is a symlink", "image-points")
+def mount_point(t):
+    return imported(t, tar(symlink("dev", "/tmp"), symlink("proc", t.outside)))
+
+
+@case("sparse file of 1 TiB in an image", "image-bounds")
+def sparse(t):
+    """One of GNU's headers says so, and no byte of content follows."""
+    info, _ = member("big")
+    head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    head[156:157] = b"S"
+    head[386:398], head[398:410] = b"%011o\0" % 0, b"%011o\0" % 0
+    head[483:495] = b"\x80" + (1 << 40).to_bytes(11, "big")
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return imported(t, bytes(head) + bytes(1024))
+
+
+@case("layer that hides '..'", "image-hide")
+def hides_parent(t):
+    lower, upper = tar(member("a/b", content=b"x")), tar(member("a/.wh..."), member("a/.wh.."))
+    said = os.path.getsize(t.base + "/log")
+    if imported(t, saved(lower, upper)):
+        return True
+    with open(t.base + "/log", "rb") as f:  # or has the process that reads it died of it?
+        return b"was ended before it was complete" in f.read()[said:]

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Programs that take more than they may have."""
+import contextlib
+import glob
+import json
 import os
+import signal
 import time
 
 from base import case, wait_until
@@ -37,6 +41,23 @@ if n == 200: print("WON", flush=True)
 @case("memory bomb", "memory")
 def memory(t):
     return t.wins("x = b'x' * (200 << 20)\nprint('WON')", limits={"memory_bytes": 64 << 20})
+
+
+@case("memory bomb in a memfd", "memory")
+def memfd(t):
+    return t.wins("""
+import os
+for i in range(4):
+    fd = os.memfd_create('x')
+    for _ in range(50): os.write(fd, bytes(1 << 20))
+print('WON')
+""", limits={"memory_bytes": 64 << 20})
+
+
+@case("request with limits above the server's", "most")
+def above_most(t):
+    reply = t.exec({"code": "print('WON')", "limits": {"memory_bytes": 1 << 60, "wall_ms": 1 << 40}})
+    return reply.status == 200
 
 
 FILL = """
@@ -90,6 +111,23 @@ def output(t):
 @case("sleeps past its time", "wall")
 def sleeps(t):
     return t.run("import time\ntime.sleep(4)", limits={"wall_ms": 700})["status"] == "succeeded"
+
+
+@case("burns more processor time than it has", "cpu")
+def burns(t):
+    return t.run("""
+import time
+while time.process_time() < 3: pass
+""", limits={"cpu_ms": 500, "wall_ms": 60000})["status"] == "succeeded"
+
+
+@case("stages that are larger than a workspace together", "stages")
+def stages(t):
+    sb = t.new_sandbox()
+    sizes = [t.rest("POST", "/v1/sandboxes/%s/stages" % sb, json.dumps({"size": 32 << 20})).status
+             for _ in range(12)]
+    t.rest("DELETE", "/v1/sandboxes/" + sb)
+    return sizes == [201] * 12
 
 
 @case("inode bomb in the workspace", "space")
@@ -153,3 +191,42 @@ while True:
     won = wait_until(2, lambda: os.path.getsize(path) > size)
     t.start()
     return won
+
+
+def cgroups_of(*command):
+    """Folders of the cgroups in which the first program with this command line is."""
+    for name in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            with open(name, "rb") as f:
+                if f.read().decode(errors="replace").split("\0")[:-1] != list(command):
+                    continue
+            with open(os.path.dirname(name) + "/cgroup") as f:
+                paths = {line.split(":", 2)[2].strip() for line in f}
+        except OSError:
+            continue
+        return [d for p in paths if "/silt-" in p for d in glob.glob("/sys/fs/cgroup/*" + p) + glob.glob("/sys/fs/cgroup" + p)]
+    return []
+
+
+def descendants(pid):
+    children = []
+    for name in glob.glob("/proc/%d/task/*/children" % pid):
+        with contextlib.suppress(OSError), open(name) as f:
+            children += [int(child) for child in f.read().split()]
+    return children + [below for child in children for below in descendants(child)]
+
+
+@case("cgroup outlives a server that was killed", "reap")
+def cgroups(t):
+    command = ["/usr/bin/sleep", "61.%d" % os.getpid()]
+    t.exec({"command": command, "detach": True})
+    if not wait_until(20, lambda: cgroups_of(*command)):
+        raise RuntimeError("the program does not run in a cgroup of its own")
+    found = cgroups_of(*command)
+    # As if the machine ran out of memory: nobody is left who could tidy up.
+    for pid in [t.server.pid, *descendants(t.server.pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    t.kill()
+    t.start()
+    return not wait_until(5, lambda: not any(os.path.exists(d) for d in found))

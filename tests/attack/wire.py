@@ -6,7 +6,7 @@ import socket
 import subprocess
 import threading
 
-from base import case
+from base import case, wait_until
 
 
 def head(t, line, *headers):
@@ -127,3 +127,16 @@ def forged(t):
                  {"Accept": "text/event-stream"})
     return b'data: {\\"forged' in got.body.replace(b"\r\n", b"\n") and \
         b"\nevent: exit\ndata: {\\" in got.body.replace(b"\r\n", b"\n")
+
+
+@case("server for everybody on the network, without a token", "listen")
+def open_address(t):
+    data = t.base + "/open"
+    address = data + "/address"
+    server = subprocess.Popen([t.program, "--listen", "0.0.0.0:0", "--data-dir", data], env=t.environment,
+                              stdout=t.log, stderr=t.log)
+    won = wait_until(20, lambda: server.poll() is not None or os.path.exists(address)) and \
+        server.poll() is None
+    server.terminate()
+    server.wait()
+    return won
