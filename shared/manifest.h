@@ -77,7 +77,8 @@ int manifest_each(const struct manifest *m,
 /*
  * May the recorded hash be trusted for a file that looks like st now? Same kind, size, mtime, ctime
  * and inode, and the recorded times lie at least 10 ms before seen_ns: a stamp younger than that may
- * hide a second write within one tick of the kernel's clock (the "racy" rule of git's index).
+ * hide a second write within one tick of the kernel's clock (the "racy" rule of git's index). Where
+ * the file system keeps whole seconds (ext4 with inodes of 128 bytes, old ext3, FAT) it is 2 s.
  */
 bool manifest_unchanged(const struct manifest_entry *entry, const struct tree_stat *st);
 

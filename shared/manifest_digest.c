@@ -9,6 +9,8 @@
 #include "shared/banned.h"
 
 #define RACY_NS INT64_C(10000000)
+#define RACY_COARSE_NS INT64_C(2000000000)
+#define SECOND_NS INT64_C(1000000000)
 #define PATH_ROOM_BYTES (64 * 1024) /* path_check'd paths are shorter by far */
 
 bool manifest_unchanged(const struct manifest_entry *entry, const struct tree_stat *st)
@@ -16,8 +18,9 @@ bool manifest_unchanged(const struct manifest_entry *entry, const struct tree_st
     if (entry->kind != st->kind || entry->size != st->size || entry->mtime_ns != st->mtime_ns ||
         entry->ctime_ns != st->ctime_ns || entry->ino != st->ino)
         return false;
-    int64_t settled_ns;
-    if (__builtin_sub_overflow(entry->seen_ns, RACY_NS, &settled_ns))
+    /* Nobody can set a ctime: one without a fraction was made by a file system that keeps none. */
+    int64_t settled_ns, racy_ns = entry->ctime_ns % SECOND_NS ? RACY_NS : RACY_COARSE_NS;
+    if (__builtin_sub_overflow(entry->seen_ns, racy_ns, &settled_ns))
         return false;
     return entry->mtime_ns <= settled_ns && entry->ctime_ns <= settled_ns;
 }

@@ -205,7 +205,7 @@ static void unchanged_needs_everything_equal_and_settled(void **state)
 {
     (void)state;
     static char path[] = "a";
-    const int64_t t = INT64_C(1795367065) * 1000 * MS;
+    const int64_t t = INT64_C(1795367065) * 1000 * MS + 500 * MS;
     static const struct {
         enum tree_kind kind;
         uint64_t size, ino;
@@ -225,6 +225,10 @@ static void unchanged_needs_everything_equal_and_settled(void **state)
         {TREE_FILE, 5, 7, 1, 0, 1000 * MS, 1000 * MS, false},    /* mtime by one nanosecond */
         {TREE_FILE, 5, 7, -1, 0, 1000 * MS, 1000 * MS, false},   /* backwards, too */
         {TREE_FILE, 5, 7, 0, 1, 1000 * MS, 1000 * MS, false},    /* ctime */
+        {TREE_FILE, 5, 7, 0, 0, 500 * MS, 500 * MS, false},      /* a clock of whole seconds: 2 s */
+        {TREE_FILE, 5, 7, 0, 0, 1500 * MS, 1500 * MS, false},
+        {TREE_FILE, 5, 7, 0, 0, 2500 * MS, 2500 * MS, true},
+        {TREE_FILE, 5, 7, 0, 0, 500 * MS, 501 * MS, true}, /* only the mtime: somebody set it */
     };
     for (size_t i = 0; i < COUNT(rows); i++) {
         const struct manifest_entry entry = {.path = path,
