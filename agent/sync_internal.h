@@ -45,6 +45,7 @@ struct sync_names;
 bool sync_names_add(struct sync_names **names, const char *path); /* false: it was there */
 bool sync_names_take(
     struct sync_names **names, const char *path); /* true: it was there, and is not now */
+bool sync_names_has(const struct sync_names *names, const char *path);
 size_t sync_names_count(const struct sync_names *names);
 void sync_names_free(struct sync_names **names);
 /* All of them as malloc'd array of borrowed texts; NULL when out of memory. */

@@ -197,6 +197,10 @@ static int add_move(struct emit *m, struct sync_gone *from, const struct hash *h
 
 static int add_copy(struct emit *m, const struct manifest_entry *from, const struct hash *hash)
 {
+    /* A deletion can say `keep`, a copy cannot. */
+    int r = m->old && sync_names_has(m->s->contested, m->path) ? emit_delete(m, false) : 0;
+    if (r < 0)
+        return r;
     struct change_op op = {.kind = CHANGE_COPY,
         .path = from->path,
         .to = m->path,
@@ -204,7 +208,7 @@ static int add_copy(struct emit *m, const struct manifest_entry *from, const str
         .hash = *hash,
         .has_hash = true};
     base_of(m->old, &op);
-    int r = emit_op(m, &op, NULL);
+    r = emit_op(m, &op, NULL);
     return r < 0 ? r : add_mode(m, from->mode, hash);
 }
 
