@@ -286,6 +286,17 @@ int exec_list(struct exec *x, const char *sandbox, const char *status, const cha
     return r < 0 ? r : l.r;
 }
 
+/* A run's record, and what was kept beside it. */
+static void forget(struct exec *x, const char *sandbox, const char *id)
+{
+    struct sandbox *sb = NULL;
+    drop_record(x, id);
+    if (sandbox_get(x->sandboxes, sandbox, &sb, NULL) == 0) {
+        sandbox_kept_forget_run(sb, id);
+        sandbox_unref(sb);
+    }
+}
+
 int exec_delete_record(struct exec *x, const char *id, struct err *e)
 {
     struct run *run = NULL;
@@ -298,15 +309,8 @@ int exec_delete_record(struct exec *x, const char *id, struct err *e)
     int r = text_is_id("run_", id)
                 ? load_record(x, id, &object, e)
                 : err_refuse(e, PROTO_RUN_NOT_FOUND, "'%s' is no id of a run", id);
-    if (r == 0) {
-        struct sandbox *sb = NULL;
-        const char *sandbox = json_string_value(json_object_get(object, "sandbox"));
-        drop_record(x, id);
-        if (sandbox && sandbox_get(x->sandboxes, sandbox, &sb, NULL) == 0) {
-            sandbox_kept_forget_run(sb, id);
-            sandbox_unref(sb);
-        }
-    }
+    if (r == 0)
+        forget(x, json_string_value(json_object_get(object, "sandbox")) ?: "", id);
     json_decref(object);
     return r;
 }
@@ -315,6 +319,7 @@ int exec_delete_record(struct exec *x, const char *id, struct err *e)
 
 struct collected {
     char ids[SWEEP_PAGE][40];
+    char sandboxes[SWEEP_PAGE][SANDBOX_ID_BYTES];
     size_t count;
     size_t kept; /* rows that stay, over all pages */
     uint64_t keep_runs, oldest_ns;
@@ -328,10 +333,12 @@ static int visit_old(const struct store_run *row, void *ctx)
     bool done = strcmp(row->status, "queued") != 0 && strcmp(row->status, "running") != 0;
     c->seen++;
     (void)snprintf(c->last, sizeof(c->last), "%s", row->id);
-    if (done && (c->kept >= c->keep_runs || row->created_ns < c->oldest_ns))
-        (void)snprintf(c->ids[c->count++], sizeof(c->ids[0]), "%s", row->id);
-    else
+    if (!done || (c->kept < c->keep_runs && row->created_ns >= c->oldest_ns)) {
         c->kept++;
+        return 0;
+    }
+    (void)snprintf(c->sandboxes[c->count], sizeof(c->sandboxes[0]), "%s", row->sandbox);
+    (void)snprintf(c->ids[c->count++], sizeof(c->ids[0]), "%s", row->id);
     return 0;
 }
 
@@ -354,8 +361,9 @@ static void sweep(struct exec *x)
             break;
         }
         for (size_t i = 0; i < c->count; i++)
-            drop_record(x, c->ids[i]);
+            forget(x, c->sandboxes[i], c->ids[i]);
     } while (c->seen == SWEEP_PAGE);
+    sandbox_kept_expire(x->sandboxes, c->oldest_ns);
     free(c);
 }
 

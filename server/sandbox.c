@@ -96,7 +96,6 @@ struct sandbox *sandbox_from_row(
 void sandbox_free(struct sandbox *sb)
 {
     sandbox_uploads_free(sb);
-    sandbox_writers_free(sb);
     sandbox_views_free(sb);
     workspace_free(sb->ws);
     sandbox_clients_free(sb);

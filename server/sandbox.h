@@ -226,6 +226,8 @@ int sandbox_kept_open(struct sandbox *sb, const char *id, int *ret_fd, struct sa
 int sandbox_kept_delete(struct sandbox *sb, const char *id, struct err *e) WARN_UNUSED;
 /* The run's record is gone, and what was kept beside it goes too. */
 void sandbox_kept_forget_run(struct sandbox *sb, const char *run);
+/* What was kept before a time by the wall clock goes, in every sandbox. */
+void sandbox_kept_expire(struct sandboxes *all, uint64_t before_ns);
 
 /* ---- files, for reading */
 struct sandbox_file {

@@ -252,8 +252,10 @@ static int write_intent(struct applying *a, struct err *e)
 /* What a run made is no client's: it was never sent, and may be pulled. */
 static void note_origin(struct applying *a)
 {
-    for (size_t i = 0; a->origin && i < a->edits.count; i++)
+    for (size_t i = 0; a->origin && i < a->edits.count; i++) {
         a->edits.items[i].entry.by_run = a->edits.items[i].kind == STORE_PUT;
+        a->edits.items[i].run = a->origin->run;
+    }
 }
 
 /* With sb->lock. */
@@ -261,13 +263,10 @@ static void tell(struct applying *a)
 {
     struct sandbox *sb = a->sb;
 
-    if (!a->origin) {
+    if (a->origin)
+        sandbox_tell_generation(sb, "run", NULL, a->origin->run);
+    else
         sandbox_tell_generation(sb, "changes", a->begin, "");
-        return;
-    }
-    sandbox_tell_generation(sb, "run", NULL, a->origin->run);
-    for (size_t i = 0; i < a->edits.count; i++)
-        sandbox_wrote(sb, a->edits.items[i].path, a->origin->run);
 }
 
 /* Manifest, database, generation. If that fails the files go back to what the database says. */

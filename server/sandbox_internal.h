@@ -71,7 +71,6 @@ struct sandbox {
     struct workspace *ws; /* opened once, under turn; stays until the sandbox is freed */
     bool scan_needed, cache_made;
     struct sandbox_views views;
-    struct sandbox_writer *writers; /* under turn: sandbox_kept.c */
     atomic_bool ready;
 
     pthread_mutex_t lock;
@@ -146,11 +145,7 @@ void sandbox_tell_deleted(struct sandbox *sb);
 const char *sandbox_running_here(const struct sandbox *sb);
 void sandbox_running_free(struct sandbox *sb);
 
-/* ---- sandbox_kept.c; the turn is held, and but for the writers the identity carried */
-struct sandbox_writer;
-void sandbox_writers_free(struct sandbox *sb);
-/* This run wrote the path last. */
-void sandbox_wrote(struct sandbox *sb, const char *path, const char *run);
+/* ---- sandbox_kept.c; the turn is held and the identity carried */
 /* The steps were carried out: move what operations with `keep` displaced out of its slots. */
 void sandbox_keep(
     struct sandbox *sb, struct stage *stage, struct steps *steps, const struct set *set);

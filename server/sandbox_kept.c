@@ -22,52 +22,6 @@
 #define PREFIX SANDBOX_KEPT_PREFIX
 #define NOTE ".json"
 #define NOTE_MAX (64 * 1024)
-#define WRITERS_MAX 20000 /* paths of which the last run is remembered */
-#define KEPT_AGE_NS (UINT64_C(30) * 24 * 3600 * 1000000000)
-
-struct sandbox_writer {
-    char run[SANDBOX_ID_BYTES + 8];
-    UT_hash_handle hh;
-    char path[];
-};
-
-/* ---- who wrote a path last; the turn is held */
-
-void sandbox_writers_free(struct sandbox *sb)
-{
-    struct sandbox_writer *w, *next;
-
-    HASH_ITER (hh, sb->writers, w, next) {
-        HASH_DEL(sb->writers, w);
-        free(w);
-    }
-}
-
-void sandbox_wrote(struct sandbox *sb, const char *path, const char *run)
-{
-    struct sandbox_writer *w = NULL;
-    size_t len = strlen(path);
-
-    HASH_FIND(hh, sb->writers, path, len, w);
-    if (!w) {
-        if (HASH_COUNT(sb->writers) >= WRITERS_MAX)
-            sandbox_writers_free(sb);
-        w = malloc(sizeof *w + len + 1);
-        if (!w)
-            return;
-        memcpy(w->path, path, len + 1);
-        HASH_ADD_KEYPTR(hh, sb->writers, w->path, len, w);
-    }
-    (void)snprintf(w->run, sizeof w->run, "%s", run);
-}
-
-static const char *writer_of(const struct sandbox *sb, const char *path)
-{
-    struct sandbox_writer *w = NULL;
-
-    HASH_FIND(hh, sb->writers, path, strlen(path), w);
-    return w ? w->run : "";
-}
 
 /* ---- the note beside a version */
 
@@ -199,11 +153,9 @@ static struct kept_list *list_kept(struct sandbox *sb)
 static void make_room(struct sandbox *sb, uint64_t size)
 {
     struct kept_list *l = list_kept(sb);
-    uint64_t now = io_wall_ns();
 
     for (size_t i = 0; l && i < l->count; i++) {
-        bool old = l->items[i].kept_ns + KEPT_AGE_NS < now;
-        if (old || l->count - i >= SANDBOX_KEPT_MAX ||
+        if (l->count - i >= SANDBOX_KEPT_MAX ||
             sb->ws->kept_bytes + size > SANDBOX_KEPT_BYTES_MAX)
             drop(sb, &l->items[i]);
     }
@@ -224,9 +176,10 @@ static void keep_one(struct sandbox *sb, struct stage *stage, struct step *s,
     if (sb->ws->displaced_fd < 0 || (k.kind != TREE_FILE && k.kind != TREE_SYMLINK))
         return;
     text_id_sorted(PREFIX, k.kept_ns / 1000000, k.id, sizeof k.id);
-    (void)snprintf(k.run, sizeof k.run, "%s", writer_of(sb, s->path));
     make_room(sb, k.size);
-    int r = write_note(sb, &k, &e);
+    int r = store_file_run(sb->all->config.store, sb->num, s->path, k.run, sizeof k.run, &e);
+    if (r == 0)
+        r = write_note(sb, &k, &e);
     if (r == 0 && renameat(sb->ws->stage_fd, s->slot.name, sb->ws->displaced_fd, k.id) < 0)
         r = err_set(&e, errno, "keep a displaced version");
     if (r < 0) {
@@ -301,6 +254,7 @@ void sandbox_unkeep(struct sandbox *sb, struct stage *stage, struct steps *steps
 struct kept_call {
     struct sandbox *sb;
     const char *id, *run;
+    uint64_t before_ns;
     int (*visit)(const struct sandbox_kept *k, void *ctx);
     void *ctx;
     int *ret_fd;
@@ -331,14 +285,23 @@ static int do_list(struct kept_call *c)
     struct kept_list *l = list_kept(c->sb);
     int r = l ? 0 : err_set(c->e, ENOMEM, "list kept versions");
 
-    for (size_t i = 0; l && i < l->count && r == 0; i++) {
-        if (!c->run)
-            r = c->visit(&l->items[i], c->ctx) ? err_set(c->e, ENOMEM, "list kept versions") : 0;
-        else if (strcmp(c->run, l->items[i].run) == 0)
+    for (size_t i = 0; l && i < l->count && r == 0; i++)
+        r = c->visit(&l->items[i], c->ctx) ? err_set(c->e, ENOMEM, "list kept versions") : 0;
+    list_release(l);
+    return r;
+}
+
+/* Those of a run, or those from before a time. */
+static int do_drop(struct kept_call *c)
+{
+    struct kept_list *l = list_kept(c->sb);
+
+    for (size_t i = 0; l && i < l->count; i++) {
+        if (c->run ? strcmp(c->run, l->items[i].run) == 0 : l->items[i].kept_ns < c->before_ns)
             drop(c->sb, &l->items[i]);
     }
     list_release(l);
-    return r;
+    return l ? 0 : err_set(c->e, ENOMEM, "list kept versions");
 }
 
 static int refuse(const struct kept_call *c)
@@ -398,6 +361,35 @@ void sandbox_kept_forget_run(struct sandbox *sb, const char *run)
 {
     struct err e = ERR_INIT;
 
-    if (in_turn(&(struct kept_call){.sb = sb, .run = run, .e = &e}, do_list) < 0)
+    if (workspace_has_kept(sb->all->workspaces, sb->id, UINT64_MAX) &&
+        in_turn(&(struct kept_call){.sb = sb, .run = run, .e = &e}, do_drop) < 0)
         log_warn("versions kept for %s could not be removed: %s", run, e.msg);
+}
+
+/* ---- too old */
+
+static struct sandbox **take_all(struct sandboxes *all, size_t *ret_count)
+{
+    (void)pthread_mutex_lock(&all->lock);
+    struct sandbox **list = calloc(HASH_COUNT(all->table) + 1, sizeof(struct sandbox *));
+    size_t count = 0;
+    for (struct sandbox *sb = all->table; list && sb; sb = sb->hh.next)
+        list[count++] = sandbox_ref(sb);
+    (void)pthread_mutex_unlock(&all->lock);
+    *ret_count = count;
+    return list;
+}
+
+/* A sandbox that has nothing so old is not opened for it. */
+void sandbox_kept_expire(struct sandboxes *all, uint64_t before_ns)
+{
+    size_t count = 0;
+    CLEANUP(freep) struct sandbox **list = take_all(all, &count);
+
+    for (size_t i = 0; i < count; i++) {
+        struct kept_call call = {.sb = list[i], .before_ns = before_ns, .e = NULL};
+        if (workspace_has_kept(all->workspaces, list[i]->id, before_ns))
+            (void)!in_turn(&call, do_drop);
+        sandbox_unref(list[i]);
+    }
 }

@@ -105,13 +105,25 @@ static int look(struct sandbox *sb, struct scan *scan, struct err *e)
     return r;
 }
 
+/* What differs was written by the run that this thread looks after. */
+static void name_writer(struct sandbox *sb, struct scan_result *found, char *run, size_t size)
+{
+    (void)pthread_mutex_lock(&sb->lock);
+    (void)snprintf(run, size, "%s", sandbox_running_here(sb));
+    (void)pthread_mutex_unlock(&sb->lock);
+    for (size_t i = 0; i < found->edits.count; i++)
+        found->edits.items[i].run = found->edits.items[i].run ? run : NULL;
+}
+
 /* Write the edits down and count the generation, with the turn held. */
-static int adopt(struct sandbox *sb, const struct scan_result *found, const char *by, struct err *e)
+static int adopt(struct sandbox *sb, struct scan_result *found, const char *by, struct err *e)
 {
     struct workspace *ws = sb->ws;
+    char run[SANDBOX_ID_BYTES + 8];
 
     if (found->edits.count == 0)
         return 0;
+    name_writer(sb, found, run, sizeof run);
     int r = apply_note(ws, &found->edits);
     (void)pthread_mutex_lock(&ws->lock);
     struct store_commit c = {.num = sb->num,
@@ -133,11 +145,8 @@ static int adopt(struct sandbox *sb, const struct scan_result *found, const char
     sb->files = c.files;
     sb->bytes = c.bytes;
     sb->used_ns = c.used_ns;
-    const char *run = sandbox_running_here(sb);
     if (found->changed)
         sandbox_tell_generation(sb, by, NULL, run);
-    for (size_t i = 0; run[0] && i < found->edits.count; i++)
-        sandbox_wrote(sb, found->edits.items[i].path, run);
     (void)pthread_mutex_unlock(&sb->lock);
     return 0;
 }

@@ -118,6 +118,7 @@ static int adopt(
     }
     struct store_edit *d = push_edit(in, STORE_PUT, &f->path);
     d->entry = fresh;
+    d->run = same ? NULL : "";
     d->entry.path = d->path;
     d->entry.target = ptr_take(&f->target);
     return r;

@@ -10,7 +10,7 @@
 
 #include "shared/banned.h"
 
-#define SCHEMA_VERSION 2
+#define SCHEMA_VERSION 3
 
 /* Each entry leads from version i to i + 1. */
 static const char *const migrations[SCHEMA_VERSION] = {
@@ -38,6 +38,7 @@ static const char *const migrations[SCHEMA_VERSION] = {
     " generation INTEGER NOT NULL, created INTEGER NOT NULL, updated INTEGER NOT NULL,"
     " moved INTEGER NOT NULL, deleted INTEGER NOT NULL, used INTEGER NOT NULL);",
     "ALTER TABLE files ADD COLUMN by_run INTEGER NOT NULL DEFAULT 0;",
+    "ALTER TABLE files ADD COLUMN run TEXT NOT NULL DEFAULT '';",
 };
 
 static const char *const statements[STMT_COUNT] = {
@@ -78,8 +79,11 @@ static const char *const statements[STMT_COUNT] = {
     [STMT_RESULT_DELETE] = "DELETE FROM results WHERE sandbox = ?1",
     [STMT_FILES_EACH] = "SELECT path, kind, mode, size, hash, target, mtime, ctime, ino, seen,"
                         " by_run FROM files WHERE sandbox = ?1 ORDER BY path",
-    [STMT_FILE_PUT] = "INSERT OR REPLACE INTO files VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,"
-                      " ?10, ?11, ?12)",
+    [STMT_FILE_PUT] =
+        "INSERT OR REPLACE INTO files VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,"
+        " CASE WHEN ?12 = 0 THEN '' ELSE coalesce(?13,"
+        " (SELECT run FROM files WHERE sandbox = ?1 AND path = ?2), '') END)",
+    [STMT_FILE_RUN] = "SELECT run FROM files WHERE sandbox = ?1 AND path = ?2",
     [STMT_FILE_REMOVE] = "DELETE FROM files WHERE sandbox = ?1 AND path = ?2",
     [STMT_FILE_REMOVE_BENEATH] = "DELETE FROM files WHERE sandbox = ?1 AND path > ?2 AND path < ?3",
     [STMT_FILE_MOVE] = "UPDATE files SET path = ?3 WHERE sandbox = ?1 AND path = ?2",

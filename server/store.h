@@ -105,6 +105,7 @@ struct store_edit {
     bool leaf; /* STORE_REMOVE: nothing lies beneath it */
     char *path, *to;
     struct manifest_entry entry; /* STORE_PUT; its path is `path` above; target malloc'd or NULL */
+    const char *run; /* STORE_PUT by_run: which, borrowed; "" unknown, NULL as it was */
 };
 struct store_commit {
     int64_t num;
@@ -116,6 +117,10 @@ struct store_commit {
 };
 /* One transaction; on failure nothing of it happened. -ENOSPC when the disk is full. */
 int store_commit_edits(struct store *s, const struct store_commit *c, struct err *e) WARN_UNUSED;
+
+/* The run that wrote a path last; "" if it is not known or no run did. */
+int store_file_run(struct store *s, int64_t num, const char *path, char *ret, size_t size,
+    struct err *e) WARN_UNUSED;
 
 /* A change set under way (at most one per sandbox): enough to finish it after a crash. */
 struct store_intent {

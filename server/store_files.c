@@ -79,7 +79,26 @@ static int put_file(struct store *s, int64_t num, const struct store_edit *d, st
     (void)sqlite3_bind_int64(st, 10, (int64_t)f->ino);
     (void)sqlite3_bind_int64(st, 11, f->seen_ns);
     (void)sqlite3_bind_int64(st, 12, f->by_run);
+    if (d->run)
+        (void)sqlite3_bind_text(st, 13, d->run, -1, SQLITE_STATIC);
     return store_do(s, st, e);
+}
+
+int store_file_run(
+    struct store *s, int64_t num, const char *path, char *ret, size_t size, struct err *e)
+{
+    ret[0] = '\0';
+    (void)pthread_mutex_lock(&s->lock);
+    sqlite3_stmt *st = store_bind(s, STMT_FILE_RUN, e, "ib", num, path, strlen(path));
+    int r = store_row(s, st, e);
+
+    if (r > 0) {
+        const unsigned char *run = sqlite3_column_text(st, 0);
+        (void)snprintf(ret, size, "%s", run ? (const char *)run : "");
+        (void)sqlite3_reset(st);
+    }
+    (void)pthread_mutex_unlock(&s->lock);
+    return r < 0 ? r : 0;
 }
 
 /* Everything beneath "dir" lies between "dir/" and "dir0", '0' being the byte after '/'. */

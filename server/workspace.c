@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "server/workspace.h"
+#include "server/workspace_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,13 +15,6 @@
 #define MARKED_MAX 4
 #define SETTLED_NS INT64_C(11000000)
 #define LOOKS 3 /* at a name that a program changes meanwhile */
-
-#define KEPT_PREFIX "cf_" /* sandbox_kept.c */
-
-struct workspaces {
-    char *root, *cache, *staging, *displaced;
-    struct space most; /* bytes 0: none was told */
-};
 
 static char *dup_resolved(const char *path)
 {
@@ -190,7 +184,7 @@ static int count_displaced(int dir_fd, unsigned *ret, uint64_t *ret_kept_bytes, 
     (void)fd_take(&fd);
     while ((d = readdir(dir)) != NULL) {
         struct stat st;
-        bool kept = strncmp(d->d_name, KEPT_PREFIX, strlen(KEPT_PREFIX)) == 0;
+        bool kept = strncmp(d->d_name, WORKSPACE_KEPT_PREFIX, strlen(WORKSPACE_KEPT_PREFIX)) == 0;
         *ret += d->d_name[0] != '.' && !kept;
         if (kept && fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
             *ret_kept_bytes += (uint64_t)st.st_size;
@@ -285,16 +279,6 @@ int workspace_clear_staging(struct workspace *ws, bool (*keep)(const char *name)
             return err_wrap(e, "clear the staging directory");
     }
     return 0;
-}
-
-bool workspace_has_staged(const struct workspaces *all, const char *id)
-{
-    CLEANUP(freep) char *path = path_join(all->staging, id);
-    CLEANUP(dir_closep) DIR *dir = path ? opendir(path) : NULL;
-    const struct dirent *d = dir ? readdir(dir) : NULL;
-    while (d && d->d_name[0] == '.')
-        d = readdir(dir);
-    return d != NULL;
 }
 
 void workspace_unlock(struct workspace *ws)

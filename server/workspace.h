@@ -81,6 +81,8 @@ int workspace_clear_staging(
     struct workspace *ws, bool (*keep)(const char *name), struct err *e) WARN_UNUSED;
 /* Does anything lie in the staging directory of a sandbox, which need not be open? */
 bool workspace_has_staged(const struct workspaces *all, const char *id);
+/* Was a displaced version kept there before that time of the wall clock? */
+bool workspace_has_kept(const struct workspaces *all, const char *id, uint64_t before_ns);
 /* Give the workspace's folder and the cache's the mode 0700 back: a program owns both and may have
  * locked everybody out, or let other users of the machine in. Called with the sandbox's identity.
  */

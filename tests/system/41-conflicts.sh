@@ -70,6 +70,28 @@ same "kept again" 1 "$(kept | json - '.items | length')"
 rest DELETE "/v1/runs/$run" >/dev/null
 same "with the run's record its versions go" 0 "$(kept | json - '.items | length')"
 
+# ---- a server that was started anew knows who wrote a file
+
+silt run more.sh >/dev/null 2>&1
+run=$(silt ps --json | json - 'items[0].id')
+stop_server
+start_server
+echo 'and again' >src/data.txt
+silt sync >/dev/null 2>&1
+same "the run is known after a restart" "$run" "$(kept | json - '.items[] | .run')"
+silt pull --conflicts >/dev/null 2>&1
+
+# ---- what wins is a copy of another file: it travels without content, and displaces as an edit does
+
+seq 1000 >other.txt
+silt sync >/dev/null 2>&1
+silt run more.sh >/dev/null 2>&1
+cp other.txt src/data.txt
+try silt sync --json
+same "a copy that wins" "1 0 $(cksum <other.txt)" "$(jq -r '"\(.conflicts) \(.content_bytes)"' <<<"$out") $(cksum <"$(workspace)/src/data.txt")"
+same "what it displaced is kept" more "$(rest GET "/v1/sandboxes/$(sandbox)/conflicts/$(kept | json - '.items[-1].id')")"
+silt pull --conflicts >/dev/null 2>&1
+
 # ---- both made the same change: no conflict
 
 echo 'echo same >same.txt' >same.sh
@@ -98,4 +120,24 @@ same "keep needs the hash of what it keeps" invalid_value "$(set_of '' | json - 
 before=$(kept | json - '.items | length')
 same "with it a set displaces and keeps" 1 "$(set_of ",\"base\":\"$hash\"" | json - updated)"
 same "one more" $((before + 1)) "$(kept | json - '.items | length')"
+
+# ---- what is kept is not kept for ever: neither beside a record, nor where no run is known
+
+silt run more.sh >/dev/null 2>&1
+echo 'the last' >src/data.txt
+silt sync >/dev/null 2>&1
+run=$(silt ps --json | json - 'items[0].id')
+silt run -- true
+contains "one is of no run, one of the last but one" "null $run" "$(kept | json - '.items | map(.run | tostring) | unique | join(" ")' | sed 's/ .* / /')"
+stop_server
+# Older than the least keep_time, and one more run than is kept.
+for note in $(find "$DATA" -name 'cf_*.json'); do
+    grep -q "$run" "$note" && continue
+    sed -i 's/"kept_ns":[0-9]*/"kept_ns":1000000000/' "$note"
+    touch -d @1 "$note"
+done
+start_server --keep-runs 1
+none_kept() { [ "$(kept | json - '.items | length')" = 0 ]; }
+check "versions go with their time, or with their run's record" wait_until 60 none_kept
+same "and nothing of them is left" '' "$(find "$DATA" -name 'cf_*')"
 finish

@@ -221,6 +221,52 @@ static void test_manifest_rows(void **state)
     assert_true(add_sandbox(f, "sb_3") > two);
 }
 
+static void put_by(
+    struct fixture *f, int64_t num, uint64_t size, bool by_run, const char *run)
+{
+    struct store_edit d = put("w/f", TREE_FILE, size, NULL);
+    struct store_commit c = {.num = num, .edits = &d, .edit_count = 1};
+
+    d.entry.by_run = by_run;
+    d.run = run;
+    assert_int_equal(store_commit_edits(f->s, &c, NULL), 0);
+}
+
+static void assert_writer(struct fixture *f, int64_t num, const char *path, const char *expected)
+{
+    char run[40];
+
+    assert_int_equal(store_file_run(f->s, num, path, run, sizeof run, NULL), 0);
+    assert_string_equal(run, expected);
+}
+
+static void test_writers(void **state)
+{
+    struct fixture *f = *state;
+    int64_t one = add_sandbox(f, "sb_1"), two = add_sandbox(f, "sb_2");
+    struct store_edit move = {.kind = STORE_MOVE,
+        .path = (char *)(uintptr_t) "w",
+        .to = (char *)(uintptr_t) "x"};
+    struct store_commit c = {.num = one, .edits = &move, .edit_count = 1};
+
+    assert_writer(f, one, "w/f", "");
+    put_by(f, one, 1, true, "run_a");
+    put_by(f, two, 1, true, "run_b");
+    reopen(f);
+    assert_writer(f, one, "w/f", "run_a");
+    put_by(f, one, 1, true, NULL); /* only its stamps are others */
+    assert_writer(f, one, "w/f", "run_a");
+    assert_int_equal(store_commit_edits(f->s, &c, NULL), 0);
+    assert_writer(f, one, "x/f", "run_a");
+    assert_writer(f, one, "w/f", "");
+    assert_writer(f, two, "w/f", "run_b");
+    put_by(f, two, 2, true, ""); /* by whom is not known */
+    assert_writer(f, two, "w/f", "");
+    put_by(f, two, 3, true, "run_b");
+    put_by(f, two, 4, false, "run_b"); /* a change set */
+    assert_writer(f, two, "w/f", "");
+}
+
 static int note_sandbox(const struct store_sandbox *row, void *ctx)
 {
     return buf_addf(ctx, "%s/%s/%u/%llu/%d ", row->id, row->writer_link, row->uid,
@@ -365,6 +411,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_runs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_manifest_rows, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_writers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sandbox_rows, setup, teardown),
         cmocka_unit_test_setup_teardown(test_results_and_intents, setup, teardown),
         cmocka_unit_test_setup_teardown(test_clean_stop, setup, teardown),
