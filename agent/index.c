@@ -15,7 +15,7 @@
 
 #include "shared/banned.h"
 
-static const char magic[8] = {'S', 'I', 'L', 'T', 'I', 'D', 'X', 1};
+static const char magic[8] = {'S', 'I', 'L', 'T', 'I', 'D', 'X', 2};
 
 #define RECORD_HEAD_BYTES 12
 #define FILE_BYTES_MAX (UINT64_C(2) << 30)
@@ -35,7 +35,7 @@ static int read_all(struct index *ix, bool *ret_damaged)
     manifest_free(ix->manifest);
     ix->manifest = fresh;
     ix->puts = 0;
-    index_end_doubts(ix);
+    index_log_end_doubts(ix, UINT64_MAX);
     if (lseek(ix->fd, 0, SEEK_SET) < 0)
         return -errno;
     int r = io_read_rest(ix->fd, &b);
@@ -95,6 +95,8 @@ int index_commit(struct index *ix, const struct buf *log, struct err *e)
     }
     ix->file_bytes += bytes;
     ix->puts += log ? log->len / 64 : 0;
+    if (ix->doubts)
+        index_log_end_doubts(ix, ix->state.acked_seq);
     return 0;
 }
 
@@ -284,7 +286,7 @@ void index_close(struct index *ix)
         return;
     if (ix->fd >= 0)
         (void)close(ix->fd);
-    index_end_doubts(ix);
+    index_log_end_doubts(ix, UINT64_MAX);
     manifest_free(ix->manifest);
     free(ix);
 }

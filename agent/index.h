@@ -86,17 +86,18 @@ int index_rewrite(struct index *ix, struct err *e) WARN_UNUSED;
 int index_tidy(struct index *ix, struct err *e) WARN_UNUSED;
 
 /*
- * Doubts: paths that a set may have created on the server without our knowing the answer.
- * index_intend notes one in log, to be committed before set `seq` is sent. Whatever acknowledges
- * seq or a later set ends the doubt. Where one is left when the index is opened (we were killed in
- * between) the epoch reads as
- * "", so that the server is asked; what it has of these paths is ours, though the index does not
- * say so.
+ * Doubts: what a set may have put on the server without our knowing the answer. index_intend notes
+ * one in log, to be committed before set `seq` is sent. They are read with the file (index_open,
+ * index_rollback); whatever acknowledges seq or a later set ends them, and index_rewrite leaves
+ * them out of the file. Where one is left when the index is opened (we were killed in between) the
+ * epoch reads as "", so that the server is asked.
  */
-int index_intend(struct buf *log, uint64_t seq, const char *path) WARN_UNUSED;
+int index_intend(
+    struct buf *log, uint64_t seq, const struct manifest_entry *sent) WARN_UNUSED;
+/* May a set have put something there? Then it is ours, though the index does not say so. */
 bool index_in_doubt(const struct index *ix, const char *path);
-/* The server was asked: nothing is in doubt. In the file from the next index_rewrite on. */
-void index_end_doubts(struct index *ix);
+/* Is this, which the server has, what such a set put there? */
+bool index_was_sent(const struct index *ix, const struct manifest_entry *there);
 
 /* ---- signatures, by content. Losing one costs bytes on the wire, never correctness. */
 /* -ENOENT if there is none (a damaged one is removed and counts as none). */

@@ -7,9 +7,12 @@
 
 #include "agent/index.h"
 
-/* A path that set `seq` may have created on the server. */
+/* What set `seq` may have put at a path on the server. */
 struct index_doubt {
     uint64_t seq;
+    enum tree_kind kind;
+    struct hash hash;          /* of a file or symlink */
+    struct index_doubt *older; /* of an earlier set about the same path */
     UT_hash_handle hh;
     char path[];
 };

@@ -5,7 +5,7 @@
  * A payload is the state followed by changes; all integers big-endian, texts as u16 length + bytes:
  *     link id, sandbox, client, epoch, u64 generation, u64 acked seq, u64 reserved seq
  *     'P' path, u8 kind, u32 mode, u64 size, 16 hash, u64 mtime, ctime, inode, seen, target
- *     'R' path, u8 with content      'M' from, to      'W' path, u64 seq: a doubt
+ *     'R' path, u8 with content      'M' from, to      'W' path, u64 seq, u8 kind, 16 hash: a doubt
  */
 #include "agent/index.h"
 
@@ -111,59 +111,86 @@ int index_move(struct index *ix, const char *from, const char *to, struct buf *l
 
 /* ---- doubts */
 
-int index_intend(struct buf *log, uint64_t seq, const char *path)
+int index_intend(struct buf *log, uint64_t seq, const struct manifest_entry *sent)
 {
     size_t before = log->len;
     int r = buf_addc(log, 'W');
     if (r == 0)
-        r = add_text(log, path);
+        r = add_text(log, sent->path);
     if (r == 0)
         r = buf_add_u64(log, seq);
+    if (r == 0)
+        r = buf_add_u8(log, (uint8_t)sent->kind);
+    if (r == 0)
+        r = buf_add(log, sent->hash.b, HASH_BYTES);
     if (r < 0)
         log->len = before;
     return r;
 }
 
-bool index_in_doubt(const struct index *ix, const char *path)
+static struct index_doubt *doubt_find(const struct index *ix, const char *path)
 {
     struct index_doubt *d = NULL;
     HASH_FIND_STR(ix->doubts, path, d);
+    return d;
+}
+
+bool index_in_doubt(const struct index *ix, const char *path)
+{
+    return doubt_find(ix, path) != NULL;
+}
+
+bool index_was_sent(const struct index *ix, const struct manifest_entry *there)
+{
+    const struct index_doubt *d = doubt_find(ix, there->path);
+    while (d && !(d->kind == there->kind && hash_equal(&d->hash, &there->hash)))
+        d = d->older;
     return d != NULL;
 }
 
-/* Those of sets up to seq end. */
+/* Free those of one path that belong to sets up to seq; the rest. */
+static struct index_doubt *doubt_prune(struct index_doubt *d, uint64_t seq)
+{
+    struct index_doubt *left = NULL, **end = &left;
+    while (d) {
+        struct index_doubt *older = d->older;
+        if (d->seq > seq) {
+            *end = d;
+            end = &d->older;
+        } else {
+            free(d);
+        }
+        d = older;
+    }
+    *end = NULL;
+    return left;
+}
+
+static void doubt_list(struct index_doubt **doubts, struct index_doubt *d)
+{
+    HASH_ADD_KEYPTR(hh, *doubts, d->path, strlen(d->path), d);
+}
+
 void index_log_end_doubts(struct index *ix, uint64_t seq)
 {
-    struct index_doubt *d, *next;
+    struct index_doubt *d, *next, *left = NULL;
     HASH_ITER(hh, ix->doubts, d, next) {
-        if (d->seq > seq)
-            continue;
         HASH_DEL(ix->doubts, d);
-        free(d);
+        d = doubt_prune(d, seq);
+        if (d)
+            doubt_list(&left, d);
     }
+    ix->doubts = left;
 }
 
-void index_end_doubts(struct index *ix)
+/* Takes `d`. Of one path there are no more than there were sets under way at a time. */
+static void add_doubt(struct index *ix, struct index_doubt *d)
 {
-    index_log_end_doubts(ix, UINT64_MAX);
-}
-
-static int add_doubt(struct index *ix, const char *path, uint64_t seq)
-{
-    struct index_doubt *d = NULL;
-    HASH_FIND_STR(ix->doubts, path, d);
-    if (d) {
-        d->seq = seq;
-        return 0;
-    }
-    size_t len = strlen(path);
-    d = malloc(sizeof(*d) + len + 1);
-    if (!d)
-        return -ENOMEM;
-    d->seq = seq;
-    memcpy(d->path, path, len + 1);
-    HASH_ADD_KEYPTR(hh, ix->doubts, d->path, len, d);
-    return 0;
+    struct index_doubt *known = doubt_find(ix, d->path);
+    if (known)
+        HASH_DEL(ix->doubts, known);
+    d->older = doubt_prune(known, ix->state.acked_seq);
+    doubt_list(&ix->doubts, d);
 }
 
 /* ---- decoding */
@@ -208,6 +235,25 @@ static int read_put(struct index *ix, struct cursor *c)
     return manifest_put(ix->manifest, &entry);
 }
 
+static int read_doubt(struct index *ix, struct cursor *c, const char *path)
+{
+    uint64_t seq = cursor_u64(c);
+    uint8_t kind = cursor_u8(c);
+    const uint8_t *hash = cursor_bytes(c, HASH_BYTES);
+    size_t len = strlen(path);
+    if (c->bad || !hash || kind > TREE_SYMLINK)
+        return -EBADMSG;
+    struct index_doubt *d = calloc(1, sizeof(*d) + len + 1);
+    if (!d)
+        return -ENOMEM;
+    d->seq = seq;
+    d->kind = (enum tree_kind)kind;
+    memcpy(d->hash.b, hash, HASH_BYTES);
+    memcpy(d->path, path, len + 1);
+    add_doubt(ix, d);
+    return 0;
+}
+
 static int read_change(struct index *ix, struct cursor *c)
 {
     char path[PATH_BYTES_MAX + 1], to[PATH_BYTES_MAX + 1];
@@ -222,10 +268,8 @@ static int read_change(struct index *ix, struct cursor *c)
         int r = manifest_move(ix->manifest, path, to);
         return r == -ENOENT ? 0 : r;
     }
-    if (what == 'W') {
-        uint64_t seq = cursor_u64(c);
-        return c->bad ? -EBADMSG : add_doubt(ix, path, seq);
-    }
+    if (what == 'W')
+        return read_doubt(ix, c, path);
     if (what != 'R')
         return -EBADMSG;
     if (cursor_u8(c))

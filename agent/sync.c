@@ -94,6 +94,12 @@ void sync_drop_plan(struct sync *s)
     sync_sig_drop_all(s);
 }
 
+void sync_end_contests(struct sync *s)
+{
+    if (!sync_busy(s) && s->trouble == SYNC_FINE && !s->unsettled)
+        sync_names_free(&s->contested);
+}
+
 void sync_close(struct sync *s)
 {
     if (!s)
@@ -358,6 +364,8 @@ int sync_recover(struct sync *s, struct err *e)
         return r;
     s->trouble = SYNC_FINE;
     int64_t n = sync_rescan(s, e);
+    if (n == 0)
+        sync_end_contests(s);
     return n < 0 ? (int)n : 0;
 }
 

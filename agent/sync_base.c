@@ -65,8 +65,8 @@ static int take_item(struct rebase *b, const json_t *item)
         /* Without these the next scan would not look at a mode that only the server has changed. */
         if (entry.mode != old->mode)
             entry.seen_ns = 0;
-    } else if (entry.kind != TREE_DIR && !index_in_doubt(b->s->index, path)) {
-        /* A run's, or an older one of ours: if the file here differs it wins, and that is kept. */
+    } else if (entry.kind != TREE_DIR && !index_was_sent(b->s->index, &entry)) {
+        /* Somebody else's: if the file here differs it wins, and that is kept. */
         (void)sync_names_add(&b->s->contested, path);
     }
     return manifest_put(b->now, &entry);
@@ -118,7 +118,6 @@ static int replace_index(struct sync *s, const struct manifest *now, struct err 
     if (r < 0 || !old || !all)
         return err_set(e, ENOMEM, "compare with what the server has");
     /* As a whole: the log of every entry would be as long as the file. */
-    index_end_doubts(s->index);
     return index_rewrite(s->index, e);
 }
 
@@ -151,10 +150,8 @@ int sync_rebase(struct sync *s, struct err *e)
     int r = is_same_tree(&b, e);
     if (r < 0)
         return r;
-    if (r == 1) {
-        index_end_doubts(s->index);
+    if (r == 1)
         return index_rewrite(s->index, e);
-    }
     do {
         r = remote_page(&b.remote, REMOTE_PAGE, e);
         if (r == 0 && !has_rules && json_array_size(json_object_get(b.remote.page, "items"))) {

@@ -84,7 +84,8 @@ struct sync_set {
     size_t item_count;
     uint32_t ops;
     uint64_t content_bytes;
-    struct buf log;    /* for the index */
+    struct buf log;     /* for the index, once it is acknowledged */
+    struct buf intents; /* for the index, before it is sent: what it will put where */
     struct buf raw;    /* frames; those that were not compressed yet, once that has begun */
     struct buf packed; /* the same, compressed; empty if that does not pay */
     bool packing;      /* the compressor has the beginning: the sync's own is in use for it */
@@ -194,6 +195,8 @@ int sync_recover(struct sync *s, struct err *e) WARN_UNUSED;
 int sync_take_unsettled(struct sync *s, struct err *e) WARN_UNUSED;
 /* Drop everything that is planned. */
 void sync_drop_plan(struct sync *s);
+/* Once nothing is planned or under way: conflicts that came to nothing are forgotten. */
+void sync_end_contests(struct sync *s);
 
 /* ---- sync_emptied.c */
 /* Of what a scan found, take out deletions that look like the end of the project: see there.

@@ -453,7 +453,8 @@ static int add_whatever(struct emit *m)
     return is_no_file(r) ? 0 : r; /* changed under our hands: the next event or scan tells */
 }
 
-int sync_ops_add(struct sync *s, struct sync_set *set, const struct sync_item *item, struct err *e)
+static int add_item(
+    struct sync *s, struct sync_set *set, const struct sync_item *item, struct err *e)
 {
     struct emit m = {.s = s,
         .set = set,
@@ -469,4 +470,16 @@ int sync_ops_add(struct sync *s, struct sync_set *set, const struct sync_item *i
     /* Most are files, and opening one tells everything. */
     int r = item->was == TREE_FILE ? add_file(&m) : -ENOENT;
     return is_no_file(r) ? add_whatever(&m) : r;
+}
+
+/* What a content that is still read will be is noted when it is known (sync_set.c). */
+int sync_ops_add(struct sync *s, struct sync_set *set, const struct sync_item *item, struct err *e)
+{
+    uint32_t before = set->ops;
+    int r = add_item(s, set, item, e);
+    if (r < 0 || set->ops == before || set->maker)
+        return r;
+    const struct manifest_entry *sent = manifest_get(index_manifest(s->index), item->path);
+    r = sent ? index_intend(&set->intents, set->seq, sent) : 0;
+    return r < 0 ? err_set(e, -r, "note '%s'", item->path) : 0;
 }

@@ -266,6 +266,7 @@ static void set_done(void *ctx, int result, struct client_response *response, co
     }
     if (s->flying_count == 0 && !s->queue)
         sync_pack_drop(s);
+    sync_end_contests(s);
     pump(s);
 }
 
@@ -297,22 +298,6 @@ static int build(struct sync *s, struct sync_set *set, struct err *e)
     return r;
 }
 
-/* What this set may create is noted before it is sent: were we killed before the answer, and the
- * files deleted here, nobody would know that they are ours. */
-static int note_intent(struct sync *s, const struct sync_set *set, struct err *e)
-{
-    CLEANUP(buf_release) struct buf log;
-    int r = 0;
-    buf_init(&log, INDEX_LOG_MAX);
-    for (size_t i = 0; r == 0 && i < set->item_count; i++) {
-        if (set->items[i].kind == SCAN_NEW)
-            r = index_intend(&log, set->seq, set->items[i].path);
-    }
-    if (r < 0)
-        return err_set(e, -r, "note what is sent");
-    return log.len ? index_commit(s->index, &log, e) : 0;
-}
-
 static int send_next(struct sync *s, struct err *e)
 {
     struct sync_set *set = s->queue;
@@ -324,12 +309,14 @@ static int send_next(struct sync *s, struct err *e)
     if (r == 0 && set->ops == 0 && s->promised_seq != set->seq) {
         r = settle_empty(s, set, e);
         sync_set_free(set);
+        sync_end_contests(s);
         return r;
     }
     if (r == 0 && !set->stage)
         r = sync_set_finish(s, set, e);
-    if (r == 0)
-        r = note_intent(s, set, e);
+    /* Before it is sent: were its answer lost, nobody would know what of the server's is ours. */
+    if (r == 0 && set->intents.len)
+        r = index_commit(s->index, &set->intents, e);
     if (r < 0) {
         sync_set_free(set);
         return r;

@@ -20,6 +20,7 @@ struct sync_set *sync_set_new(struct sync *s)
     set->sync = s;
     set->stream_fd = -1;
     buf_init(&set->log, INDEX_LOG_MAX);
+    buf_init(&set->intents, INDEX_LOG_MAX);
     buf_init(&set->raw, SYNC_RAW_MAX);
     buf_init(&set->packed, ZSTD_COMPRESSBOUND(SYNC_RAW_MAX));
     buf_init(&set->out, 1024 * 1024);
@@ -34,6 +35,7 @@ void sync_set_free(struct sync_set *set)
         free(set->items[i].path);
     free(set->items);
     buf_release(&set->log);
+    buf_release(&set->intents);
     if (set->raw.cap > set->sync->spare_raw.cap)
         sync_pack_swap(&set->raw, &set->sync->spare_raw);
     if (set->packed.cap > set->sync->spare_packed.cap)
@@ -123,7 +125,12 @@ static int end_made(struct sync_set *set)
     struct sync *s = set->sync;
     struct manifest_entry *made = &set->made;
     delta_maker_hash(set->maker, &made->hash);
-    int r = changes_write_data(set->writer, made->hash.b, HASH_BYTES, &set->raw);
+    buf_reset(&set->intents);
+    int r = index_intend(&set->intents, set->seq, made);
+    if (r == 0)
+        r = index_commit(s->index, &set->intents, NULL);
+    if (r == 0)
+        r = changes_write_data(set->writer, made->hash.b, HASH_BYTES, &set->raw);
     if (r == 0)
         r = changes_write_end(set->writer, &set->raw);
     if (r == 0)

@@ -177,7 +177,7 @@ static void fake_patch(const struct fake_entry *entry, const struct change_op *o
     struct err e = ERR_INIT;
     if (basis < 0 || out < 0 || io_write_all(basis, entry->data, entry->len) < 0)
         fake_die("memfd");
-    if (delta_patch(basis, fake_delta_source, b, op->content_len, out, op->size, &hash, &e) < 0)
+    if (delta_patch(basis, fake_delta_source, b, b->len, out, op->size, &hash, &e) < 0)
         fake_die(e.msg);
     buf_reset(b);
     (void)lseek(out, 0, SEEK_SET);
@@ -339,6 +339,10 @@ static json_t *fake_apply(struct fake *f, struct changes_reader *reader)
         }
         ops[op.kind]++;
         content_bytes += content.len;
+        if (op.open) { /* its hash is known at its end, and follows it */
+            content.len -= HASH_BYTES;
+            memcpy(op.hash.b, content.data + content.len, HASH_BYTES);
+        }
         fake_op(&w, &op, &content);
         changed = true;
         buf_release(&content);

@@ -148,6 +148,46 @@ static void test_rollback(void **state)
 }
 
 /* Numbers stay unique for one client name across opens, also when nothing was committed between. */
+/* What sets in flight may have made of a path is known until they, or later ones, are answered. */
+static void test_doubts(void **state)
+{
+    const struct fixture *f = *state;
+    struct err e = ERR_INIT;
+    struct buf log;
+    struct manifest_entry one = file_entry("p", 1), two = file_entry("p", 2),
+                          nine = file_entry("p", 9), other = file_entry("q", 1), link = one;
+    link.kind = TREE_SYMLINK;
+    buf_init(&log, INDEX_LOG_MAX);
+    struct index *ix = open_index(f);
+    commit_put(ix, "p", 9);
+    assert_int_equal(index_intend(&log, 5, &one), 0);
+    assert_int_equal(index_intend(&log, 7, &two), 0);
+    assert_int_equal(index_intend(&log, 5, &other), 0);
+    assert_int_equal(index_commit(ix, &log, &e), 0);
+    assert_int_equal(index_rollback(ix, &e), 0);
+    assert_true(index_was_sent(ix, &one) && index_was_sent(ix, &two));
+    assert_false(index_was_sent(ix, &nine) || index_was_sent(ix, &link));
+    assert_true(index_in_doubt(ix, "p") && index_in_doubt(ix, "q"));
+    assert_false(index_in_doubt(ix, "r"));
+    /* An answer ends them up to its number, in memory and in the file. */
+    index_state(ix)->acked_seq = 6;
+    assert_int_equal(index_commit(ix, NULL, &e), 0);
+    for (int again = 0; again < 2; again++) {
+        assert_false(index_was_sent(ix, &one) || index_in_doubt(ix, "q"));
+        assert_true(index_was_sent(ix, &two));
+        index_close(ix);
+        ix = open_index(f);
+    }
+    assert_string_equal(index_state(ix)->epoch, ""); /* so the server is asked */
+    assert_int_equal(index_rewrite(ix, &e), 0);
+    assert_true(index_in_doubt(ix, "p")); /* until it has answered something */
+    index_close(ix);
+    ix = open_index(f);
+    assert_false(index_in_doubt(ix, "p"));
+    index_close(ix);
+    buf_release(&log);
+}
+
 static void test_numbers(void **state)
 {
     const struct fixture *f = *state;
@@ -423,6 +463,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_round_trip),
         TEST(test_rollback),
+        TEST(test_doubts),
         TEST(test_numbers),
         TEST(test_torn_tails),
         TEST(test_garbage_behind),

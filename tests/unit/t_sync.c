@@ -523,6 +523,126 @@ static void test_killed_and_deleted(void **state)
     assert_int_equal(f->fake->requests, 0);
 }
 
+/* Send what differs, and be killed once the server applied it: its answer is never read. */
+static void sync_unheard(struct fixture *f)
+{
+    struct err e = ERR_INIT;
+    (void)pthread_mutex_lock(&f->fake->lock);
+    uint64_t before = f->fake->generation, now = before;
+    (void)pthread_mutex_unlock(&f->fake->lock);
+    struct sync *s = open_sync(f);
+    assert_true(sync_scan(s, &e) > 0);
+    assert_int_equal(sync_start(s, &e), 0);
+    while (now == before) {
+        (void)usleep(1000);
+        (void)pthread_mutex_lock(&f->fake->lock);
+        now = f->fake->generation;
+        (void)pthread_mutex_unlock(&f->fake->lock);
+    }
+    sync_close(s);
+}
+
+/* What we sent ourselves is no conflict, though we never heard that it arrived. */
+static void test_own_version_is_no_conflict(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t data[5000];
+    make_text(f, "edited", "1");
+    make_text(f, "deleted", "1");
+    make_text(f, "gone-and-back", "1");
+    fill_random(data, sizeof(data), 1);
+    make_file(f, "moved", data, sizeof(data));
+    make_text(f, "turned", "1");
+    sync_now(f);
+    make_text(f, "edited", "22");
+    make_text(f, "deleted", "22");
+    assert_int_equal(unlinkat(f->fd, "gone-and-back", 0), 0);
+    assert_int_equal(renameat(f->fd, "moved", f->fd, "new-name"), 0);
+    assert_int_equal(unlinkat(f->fd, "turned", 0), 0);
+    assert_int_equal(symlinkat("edited", f->fd, "turned"), 0);
+    sync_unheard(f);
+    make_text(f, "edited", "333");
+    assert_int_equal(unlinkat(f->fd, "deleted", 0), 0);
+    make_text(f, "gone-and-back", "333");
+    make_text(f, "moved", "333");
+    make_text(f, "new-name", "333");
+    assert_int_equal(unlinkat(f->fd, "turned", 0), 0);
+    make_text(f, "turned", "333");
+    sync_now(f);
+    assert_string_equal(f->told, "");
+    expect_equal(f, 0);
+    /* A run's version in the same place is one. */
+    make_text(f, "edited", "4444");
+    sync_unheard(f);
+    fake_put(f->fake, "edited", TREE_FILE, 0644, "a run's", 7);
+    make_text(f, "edited", "55555");
+    sync_now(f);
+    assert_string_equal(f->told, "conflict edited\n");
+    expect_equal(f, 0);
+}
+
+/* The same in the set of a large file, whose answer is lost while the agent lives. */
+static void test_lost_answer_is_no_conflict(void **state)
+{
+    struct fixture *f = *state;
+    struct err e = ERR_INIT;
+    uint8_t *data = malloc(12u << 20);
+    assert_non_null(data);
+    for (unsigned open = 0; open < 2; open++) { /* as a whole, then as a delta made on its way */
+        size_t size = (open ? 12u : 3u) << 20;
+        fill_random(data, size, open ? 1 : 7);
+        make_text(f, "a", "1");
+        if (open)
+            make_file(f, "z", data, size);
+        sync_now(f);
+        data[size / 2] ^= 1;
+        make_text(f, "a", "22");
+        make_file(f, "z", data, size);
+        f->fake->break_answers = 9;
+        struct sync *s = open_sync(f);
+        s->patient = true;
+        f->told[0] = '\0';
+        assert_true(sync_scan(s, &e) > 0);
+        assert_int_equal(sync_start(s, &e), 0);
+        while (s->trouble == SYNC_FINE || s->flying_count)
+            assert_true(client_step(f->client, NULL, 0, 10, &e) >= 0);
+        assert_int_equal(s->trouble, SYNC_REBASE);
+        f->fake->break_answers = 0;
+        make_text(f, "a", "333");
+        data[size / 3] ^= 1;
+        make_file(f, "z", data, size);
+        s->away = s->patient = false;
+        assert_int_equal(sync_push(s, &e), 0);
+        sync_close(s);
+        assert_string_equal(f->told, "");
+        expect_equal(f, 0);
+    }
+    free(data);
+}
+
+/* A conflict that came to nothing is not told of a file that is made under that name later. */
+static void test_conflict_ends(void **state)
+{
+    struct fixture *f = *state;
+    struct err e = ERR_INIT;
+    make_text(f, "a", "1");
+    make_text(f, "b", "1");
+    sync_now(f);
+    struct sync *s = open_sync(f);
+    f->told[0] = '\0';
+    fake_drop(f->fake, fake_find(f->fake, "a")); /* a run deleted it */
+    assert_int_equal(unlinkat(f->fd, "a", 0), 0);
+    assert_int_equal(utimensat(f->fd, "b", NULL, 0), 0); /* looked at, and nothing to send */
+    assert_true(sync_scan(s, &e) > 0);
+    assert_int_equal(sync_push(s, &e), 0);
+    make_text(f, "a", "2");
+    assert_true(sync_scan(s, &e) > 0);
+    assert_int_equal(sync_push(s, &e), 0);
+    assert_string_equal(f->told, "");
+    sync_close(s);
+    expect_equal(f, 0);
+}
+
 static void test_emptied(void **state)
 {
     struct fixture *f = *state;
@@ -688,6 +808,9 @@ int main(void)
         TEST(test_lost_answer),
         TEST(test_killed_between),
         TEST(test_killed_and_deleted),
+        TEST(test_own_version_is_no_conflict),
+        TEST(test_lost_answer_is_no_conflict),
+        TEST(test_conflict_ends),
         TEST(test_emptied),
         TEST(test_refusals),
         TEST(test_server_away),
