@@ -239,6 +239,11 @@ void client_abort(struct client *c, struct client_call *call)
     client_call_free(call);
 }
 
+const char *client_run_id(const struct client_call *call)
+{
+    return call->response.run_id;
+}
+
 void client_resume(struct client_call *call)
 {
     (void)call->curl->easy_pause(call->easy, CURLPAUSE_CONT);

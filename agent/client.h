@@ -82,6 +82,8 @@ int client_start(struct client *c, const struct client_request *req, client_done
     void *done_ctx, struct client_call **ret, struct err *e) WARN_UNUSED;
 /* Drop a request that is under way; its done is not called. */
 void client_abort(struct client *c, struct client_call *call);
+/* The run that the head of its answer names, or "" (yet). */
+const char *client_run_id(const struct client_call *call);
 /* Go on with a request whose on_data returned CLIENT_PAUSE; may call it at once. */
 void client_resume(struct client_call *call);
 /* Wait at most timeout_ms for progress or for one of the caller's descriptors (POLLIN and POLLOUT are

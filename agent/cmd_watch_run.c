@@ -25,6 +25,10 @@
 #define ATTACH_TRIES 50
 #define REFUSED_MOST 4 /* tries of one run whose changes were refused and repaired */
 #define WHY_BYTES 256
+#define IDLE_MS 60000
+#define APART_MS 500
+#define CANCEL_MS 1000
+#define QUIET_NS UINT64_C(1000000000) /* a shorter cut is not worth a word */
 
 struct runner {
     struct app *app;
@@ -35,6 +39,9 @@ struct runner {
     json_t *request;
     struct run_stream stream;
     struct run_watcher run;
+    struct run_follow back; /* the line to the server was cut: from there, past the watcher */
+    bool apart, said_cut;   /* that is so, and was told */
+    bool cancelling;        /* a request under way */
     bool active, headed, cancelled, ran;
     unsigned refused;
     bool wanted; /* something changed that is not run yet */
@@ -146,10 +153,36 @@ static void foot(struct runner *w)
 
 /* ---- the run */
 
+static void on_cancelled(
+    void *ctx, int result, struct client_response *response, const struct err *e)
+{
+    struct runner *w = ctx;
+    (void)result;
+    (void)response;
+    (void)e; /* what is not cancelled ends when its grace is over */
+    w->cancelling = false;
+}
+
+/* The watcher ends what is its: this one is ours. */
+static void cancel_apart(struct runner *w)
+{
+    char path[96];
+    struct err ignored = ERR_INIT;
+    (void)snprintf(path, sizeof(path), "/v1/runs/%s/cancel", w->stream.id);
+    const struct client_request req = {.method = "POST", .path = path, .timeout_ms = CANCEL_MS};
+    if (client_start(w->app->client, &req, on_cancelled, w, NULL, &ignored) == 0)
+        w->cancelling = true;
+}
+
 static void end_run(struct runner *w)
 {
-    if (w->active)
+    if (w->apart && !w->stream.ended)
+        cancel_apart(w);
+    if (w->apart)
+        run_follow_release(&w->back);
+    else if (w->active)
         run_watcher_release(&w->run);
+    w->apart = w->said_cut = false;
     w->active = w->cancelled = w->headed = false;
     run_stream_release(&w->stream);
     run_stream_init(&w->stream, w->app->opt.json, !run_request_tty(w->app));
@@ -188,16 +221,9 @@ static void run_failed(struct runner *w, const struct err *e)
         w->refused = 0;
 }
 
-static void hear_run(struct runner *w)
+/* 1 or -errno of what followed it. */
+static void run_ended(struct runner *w, int r, const struct err *e)
 {
-    struct err e = ERR_INIT;
-
-    /* The program's output is printed while it is read. */
-    if (!w->app->opt.json)
-        head(w);
-    int r = run_watcher_read(&w->run, &e);
-    if (r == 0)
-        return;
     if (r > 0 && w->stream.run) {
         bool by_itself = w->cancelled && run_exit_code(w->stream.run) != 128 + SIGINT;
         foot(w);
@@ -206,8 +232,40 @@ static void hear_run(struct runner *w)
         w->leave = by_itself;
         end_run(w);
     } else {
-        run_failed(w, r > 0 ? &w->stream.error : &e);
+        run_failed(w, r > 0 ? &w->stream.error : e);
     }
+}
+
+static void hear_run(struct runner *w)
+{
+    struct err e = ERR_INIT;
+
+    /* The program's output is printed while it is read. */
+    if (!w->app->opt.json)
+        head(w);
+    int r = run_watcher_read(&w->run, &e);
+    if (r != 0 && run_watcher_was_cut(&w->run, r > 0 ? 0 : r)) {
+        run_watcher_release(&w->run);
+        w->apart = true;
+        run_follow_begin(&w->back, w->app->client, w->stream.id, &w->stream, true);
+    } else if (r != 0) {
+        run_ended(w, r, &e);
+    }
+}
+
+/* What goes on without the watcher. */
+static void hear_apart(struct runner *w)
+{
+    struct err e = ERR_INIT;
+    int r = run_follow_step(&w->back, &e);
+    bool away = w->back.cut_ns && run_now_ns() - w->back.cut_ns > QUIET_NS;
+    if (r == 0 && away != w->said_cut)
+        out_note(w->app, away ? "the connection is cut; the program goes on for half a minute while "
+                                "it is tried again"
+                              : "connected again");
+    w->said_cut = away;
+    if (r != 0)
+        run_ended(w, r, &e);
 }
 
 static void interrupt(struct runner *w, uint32_t signal_number)
@@ -216,7 +274,10 @@ static void interrupt(struct runner *w, uint32_t signal_number)
         w->leave = true;
     } else if (w->stream.id[0]) {
         w->cancelled = true;
-        run_watcher_cancel(&w->run);
+        if (w->apart)
+            cancel_apart(w);
+        else
+            run_watcher_cancel(&w->run);
     } else {
         /* It has not begun yet: letting go of it is enough. */
         end_run(w);
@@ -312,6 +373,7 @@ static int attach(struct runner *w, struct err *e)
         if (r != -ENOENT && r != -ECONNREFUSED)
             break;
         w->child = 0;
+        w->cancelling = false; /* it takes our connection */
         r = watch_start(w->app, true, &w->child, e);
         /* Somebody else starts one just now, or a command syncs. */
         if (r == -EBUSY)
@@ -320,7 +382,7 @@ static int attach(struct runner *w, struct err *e)
             break;
     }
     json_decref(ask);
-    return r;
+    return r == 0 && !w->app->client ? app_connect(w->app, e) : r;
 }
 
 /* The watcher is gone: 0 there is another one, 1 leave, or why it ended. */
@@ -344,12 +406,16 @@ static int step(struct runner *w, struct err *e)
 {
     struct pollfd fds[3] = {{.fd = w->signal_fd, .events = POLLIN},
         {.fd = w->follow.fd, .events = POLLIN},
-        {.fd = w->active ? w->run.talk.fd : -1, .events = POLLIN}};
+        {.fd = w->active && !w->apart ? w->run.talk.fd : -1, .events = POLLIN}};
     struct control_sink sink = {.bytes = no_bytes, .line = on_line, .ctx = w};
     struct signalfd_siginfo info;
     int r = 0;
 
-    if (poll(fds, 3, -1) < 0)
+    int wait_ms = w->apart ? run_follow_wait_ms(&w->back, APART_MS) : IDLE_MS;
+    if (client_step(w->app->client, fds, 3, wait_ms, e) < 0)
+        return -e->code;
+    /* Whose writer has gone has an end to be read, of which libcurl does not tell. */
+    if (poll(fds, 3, 0) < 0)
         return errno == EINTR ? 0 : err_set(e, errno, "wait for the watcher");
     if (fds[1].revents)
         r = control_talk_read(&w->follow, &sink, e);
@@ -360,6 +426,8 @@ static int step(struct runner *w, struct err *e)
     /* What is obsolete says nothing any more. */
     if (fds[2].revents && !w->wanted)
         hear_run(w);
+    if (w->apart && !w->wanted)
+        hear_apart(w);
     if (fds[0].revents && read(w->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
         interrupt(w, info.ssi_signo);
     if (w->wanted && !w->leave)
@@ -389,8 +457,12 @@ static int open_runner(struct runner *w, struct err *e)
 static void close_runner(struct runner *w)
 {
     int state;
+    uint64_t until = run_now_ns() + CANCEL_MS * UINT64_C(1000000);
 
     end_run(w);
+    while (w->cancelling && run_now_ns() < until &&
+           client_step(w->app->client, NULL, 0, 100, NULL) >= 0)
+        ;
     run_stream_release(&w->stream);
     control_talk_close(&w->follow);
     json_decref(w->request);

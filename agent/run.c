@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "agent/run.h"
+#include "agent/run_internal.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -7,103 +7,11 @@
 #include <sys/signalfd.h>
 
 #include "agent/control.h"
-#include "agent/talk.h"
-#include "agent/term.h"
 #include "shared/io.h"
 
 #include "shared/banned.h"
 
-/* A change set of more operations than this is sent before the run is asked for, with a progress
- * bar, instead of at the same time: the run's barrier would only wait. */
-#define BEHIND_BARRIER_OPS 200
 #define ATTEMPTS 4
-#define FLUSH_TIMEOUT_MS 10000
-/* So long after its start a run that has printed nothing may be waiting for a set that was refused.
- */
-#define SILENCE_NS UINT64_C(300000000)
-
-struct run_session {
-    struct app *app;
-    struct sync *sync; /* NULL: a watcher syncs, or --no-sync */
-    struct talk talk;
-    json_t *request;
-    char *path; /* of the exec endpoint */
-    struct run_stream stream;
-    struct client_call *call; /* the exec request under way */
-    bool answered;
-    uint64_t silent_since_ns; /* begin of the exec request; 0: its sets were looked after */
-    int result;               /* of the exec request */
-    struct err error;
-    int signal_fd;
-    struct run_feed feed;
-    struct term term; /* raw while what is typed is the program's */
-    bool by_watcher;
-    bool cancelled; /* the first Ctrl-C was seen */
-    bool cancel_sent;
-};
-
-/* ---- syncing first */
-
-/* The watcher of this project, if there is one, flushes and names its last set. -ENOENT if none. */
-static int barrier_of_watcher(struct run_session *s, struct err *e)
-{
-    json_t *ask = json_pack("{s:s, s:i}", "op", "flush", "timeout_ms", FLUSH_TIMEOUT_MS);
-    json_t *answer = NULL;
-    int r = control_request(s->app->root, ask, FLUSH_TIMEOUT_MS + 1000, &answer, e);
-
-    json_decref(ask);
-    if (r < 0)
-        return r;
-    const char *client = json_string_value(json_object_get(answer, "client"));
-    json_int_t seq = json_integer_value(json_object_get(answer, "seq"));
-    r = run_request_after(s->request, client ? client : "", (uint64_t)seq);
-    json_decref(answer);
-    return r < 0 ? err_set(e, -r, "build a request") : 0;
-}
-
-static int barrier_of_sync(struct run_session *s, struct err *e)
-{
-    const char *client = "";
-    uint64_t seq = 0;
-
-    sync_barrier(s->sync, &client, &seq);
-    int r = run_request_after(s->request, client, seq);
-    return r < 0 ? err_set(e, -r, "build a request") : 0;
-}
-
-static int scan_and_send(struct run_session *s, struct err *e)
-{
-    struct sync_config config = talk_sync_config(&s->talk, true);
-    int r = sync_open(&config, &s->sync, e);
-    if (r < 0)
-        return r;
-    int64_t ops = sync_scan(s->sync, e);
-    if (ops < 0)
-        return (int)ops;
-    r = ops > BEHIND_BARRIER_OPS ? sync_push(s->sync, e) : sync_start(s->sync, e);
-    if (r == 0 && sync_uploads(s->sync))
-        r = sync_push(s->sync, e);
-    progress_clear(&s->talk.progress);
-    return r < 0 ? r : barrier_of_sync(s, e);
-}
-
-/* Everything on disk now is on its way when this returns, and the request names what to wait for.
- */
-static int sync_first(struct run_session *s, struct err *e)
-{
-    if (s->app->opt.no_sync)
-        return 0;
-    for (int attempt = 0;; attempt++) {
-        int r = barrier_of_watcher(s, e);
-        if (r != -ENOENT && r != -ECONNREFUSED)
-            return r;
-        r = scan_and_send(s, e);
-        /* Another command holds the project for a moment, or a watcher is just starting. */
-        if (r != -EBUSY || attempt == 50)
-            return r;
-        (void)usleep(100000);
-    }
-}
 
 /* ---- the run */
 
@@ -114,6 +22,7 @@ static void on_answer(void *ctx, int result, struct client_response *response, c
     s->answered = true;
     s->call = NULL;
     s->result = result;
+    s->retryable = run_may_come_back(response);
     s->error = *e;
     /* With --json or --detach the answer is one object instead of a stream. */
     if (result == 0 && s->stream.quiet) {
@@ -143,47 +52,6 @@ static int start_run(struct run_session *s, char **ret_body, struct err *e)
     s->answered = false;
     s->silent_since_ns = io_now_ns();
     return client_start(s->app->client, &req, on_answer, s, &s->call, e);
-}
-
-static void on_cancelled(
-    void *ctx, int result, struct client_response *response, const struct err *e)
-{
-    (void)ctx;
-    (void)result;
-    (void)response;
-    (void)e; /* if it could not be cancelled, the stream goes on and a second Ctrl-C leaves */
-}
-
-/* First Ctrl-C: the run is stopped and its end awaited. Before its id is known, leaving is the way:
- * the server ends a run whose client goes away. */
-static void cancel_run(struct run_session *s)
-{
-    static char path[96];
-    struct err ignored = ERR_INIT;
-
-    s->cancelled = true;
-    if (s->cancel_sent || !s->stream.id[0])
-        return;
-    s->cancel_sent = true;
-    (void)snprintf(path, sizeof(path), "/v1/runs/%s/cancel", s->stream.id);
-    err_ignore(client_start(s->app->client,
-        &(struct client_request){.method = "POST", .path = path, .timeout_ms = 5000}, on_cancelled,
-        NULL, NULL, &ignored));
-}
-
-/*
- * A set that is refused for good (another folder took the sandbox over) takes no number, so the
- * server lets the run wait for it until its barrier's deadline. Once per request, and not in the
- * way of a program that prints, the sets are therefore looked after: what can be repaired is sent
- * anew.
- */
-static int look_after_sets(struct run_session *s, struct err *e)
-{
-    if (!s->sync || !s->silent_since_ns || sync_busy(s->sync) || s->stream.printed_bytes > 0 ||
-        io_now_ns() - s->silent_since_ns < SILENCE_NS)
-        return 0;
-    s->silent_since_ns = 0;
-    return sync_push(s->sync, e);
 }
 
 /* Stopped by a signal from elsewhere: the shell gets its terminal back meanwhile. */
@@ -229,11 +97,7 @@ static int feed_begin(struct run_session *s, struct err *e)
     return r;
 }
 
-/*
- * Wait for one of: the server, a signal, standard input, and `fd` if it is not -1. What is typed and
- * piped goes out. As take_signal; *ret_ready: there is something at fd.
- */
-static int wait_step(struct run_session *s, int fd, int timeout_ms, bool *ret_ready, struct err *e)
+int run_wait_step(struct run_session *s, int fd, int timeout_ms, bool *ret_ready, struct err *e)
 {
     int r = feed_begin(s, e);
     struct pollfd fds[3] = {{.fd = s->signal_fd, .events = POLLIN}, {.fd = fd, .events = POLLIN},
@@ -252,20 +116,40 @@ static int wait_step(struct run_session *s, int fd, int timeout_ms, bool *ret_re
     return fds[0].revents ? take_signal(s, e) : 0;
 }
 
+/* Of a request that ended before its run, which has a name: the rest can be asked for. */
+static bool is_cut(const struct run_session *s)
+{
+    const struct run_stream *stream = &s->stream;
+    return !stream->quiet && stream->id[0] && !stream->ended && !stream->broken && s->retryable;
+}
+
+static void drop_silent(struct run_session *s)
+{
+    if (!run_stream_silent(&s->stream))
+        return;
+    client_abort(s->app->client, s->call);
+    s->call = NULL;
+    s->answered = s->retryable = true;
+}
+
 /* Until the run has ended: 0, -EINTR to leave at once, or what the request ended with. */
 static int follow_run(struct run_session *s, struct err *e)
 {
     while (!s->answered) {
         bool ready;
-        int r = wait_step(s, -1, s->silent_since_ns && s->sync ? 100 : 1000, &ready, e);
+        int r = run_wait_step(s, -1, s->silent_since_ns && s->sync ? 100 : 1000, &ready, e);
 
-        if (r == 1)
-            cancel_run(s);
+        if (r == 1 || s->cancelled)
+            run_cut_cancel(s);
         if (r >= 0)
-            r = look_after_sets(s, e);
+            r = run_sync_look_after(s, e);
         if (r < 0)
             return r;
+        if (!s->answered)
+            drop_silent(s);
     }
+    if (is_cut(s))
+        return run_cut_come_back(s, e);
     if (s->result < 0 && e)
         *e = s->error;
     return s->result;
@@ -292,6 +176,8 @@ static int attempt_run(struct run_session *s, bool *ret_again, struct err *e)
 
     if (r == 0)
         r = follow_run(s, e);
+    if (r < 0)
+        run_cut_leave(s);
     if (r < 0 && s->call) {
         client_abort(s->app->client, s->call);
         s->call = NULL;
@@ -314,7 +200,7 @@ static int run_and_repair(struct run_session *s, struct err *e)
                 !run_request_tty(s->app));
             r = sync_push(s->sync, e);
             if (r == 0)
-                r = barrier_of_sync(s, e);
+                r = run_sync_barrier(s, e);
             if (r < 0)
                 return r;
         }
@@ -329,7 +215,7 @@ static int follow_watcher(struct run_session *s, struct run_watcher *w, struct e
 {
     for (;;) {
         bool ready = false;
-        int r = wait_step(s, w->talk.fd, 60000, &ready, e);
+        int r = run_wait_step(s, w->talk.fd, 60000, &ready, e);
 
         if (r == 1) {
             s->cancelled = true;
@@ -346,8 +232,9 @@ static int follow_watcher(struct run_session *s, struct run_watcher *w, struct e
 
 static bool watcher_cannot(const struct run_session *s, const struct run_watcher *w, int r)
 {
-    return r == -ENOENT || r == -ECONNREFUSED || r == -EMSGSIZE ||
-           ((r == -ENOSYS || r == -EBUSY || r == -ECONNRESET) && !w->heard && !s->stream.ended);
+    return r == -ENOENT || r == -EMSGSIZE ||
+           ((r == -ECONNREFUSED || r == -ENOSYS || r == -EBUSY || r == -ECONNRESET) && !w->heard &&
+               !s->stream.ended);
 }
 
 /* Through the watcher, which repairs what was refused. s->by_watcher is false if it did not run
@@ -368,7 +255,12 @@ static int run_by_watcher(struct run_session *s, struct err *e)
         if (r == 0)
             r = follow_watcher(s, &w, e);
         s->by_watcher = !watcher_cannot(s, &w, r);
+        bool cut = run_watcher_was_cut(&w, r);
         run_watcher_release(&w);
+        if (cut)
+            r = run_cut_come_back(s, e);
+        if (r < 0 && w.heard)
+            run_cut_leave(s);
         r = look_at_end(s, r, e);
         if (r != -EPROTO || e->refusal != PROTO_BARRIER_REFUSED || s->cancelled)
             break;
@@ -382,7 +274,7 @@ static int run_anyhow(struct run_session *s, struct err *e)
 
     if (s->by_watcher)
         return r;
-    r = sync_first(s, e);
+    r = run_sync_first(s, e);
     return r < 0 ? r : run_and_repair(s, e);
 }
 

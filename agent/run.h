@@ -2,8 +2,8 @@
 /*
  * The pieces of `silt run`: what is asked of the server (run_request.c), what comes back live
  * (run_stream.c), also again after a break (run_follow.c), what the program reads (run_feed.h), the
- * flow that syncs first and runs behind the barrier (run.c), and the same by way of a watcher that is
- * there already (run_watcher.c).
+ * flow that syncs first and runs behind the barrier (run.c, run_internal.h), and the same by way of a
+ * watcher that is there already (run_watcher.c).
  */
 #ifndef AGENT_RUN_H
 #define AGENT_RUN_H
@@ -17,6 +17,10 @@
 #include "agent/run_feed.h"
 #include "agent/term_filter.h"
 #include "shared/buf.h"
+
+/* How long the server keeps a run whose line is cut: tunnels, another network, a short sleep. It is also
+ * how long a program may outlive a `silt run` that was killed. */
+#define RUN_GRACE_MS 30000
 
 /* ---- run_request.c */
 
@@ -48,6 +52,7 @@ struct run_stream {
     bool guarded;
     struct term_filter filters[2]; /* of standard output and error */
     uint64_t last_id; /* of the events that were told */
+    uint64_t heard_ns; /* run_now_ns of the last word of the server; 0: none yet */
     int broken; /* -errno: standard output is closed, or the stream is no stream of ours */
 };
 /* guarded: the program has no terminal, so what it prints is filtered on its way to ours. */
@@ -55,12 +60,44 @@ void run_stream_init(struct run_stream *s, bool quiet, bool guarded);
 void run_stream_release(struct run_stream *s);
 /* A client_request.on_data function; ctx is a struct run_stream. */
 int run_stream_data(void *ctx, const void *data, size_t len);
+/* A clock that goes on while the machine sleeps. */
+uint64_t run_now_ns(void);
+/* A server that lives says something every 10 s: was there nothing for too long since the first word? */
+bool run_stream_silent(const struct run_stream *s);
 
 /* ---- run_follow.c */
 
-/* Replay and follow a run to its end (or to where stream->replay stops), each event once and in order:
- * where the connection breaks it goes on behind the last one. An error once there was nothing new for
- * 90 s, or at once if there never was. */
+#define RUN_SILENT_NS UINT64_C(35000000000)
+
+/* Following a run over as many connections as it takes, each event once and in order: where one breaks
+ * the next goes on behind the last event. To be driven by a loop:
+ *     run_follow_begin → { client_step(…, run_follow_wait_ms(…)) → run_follow_step } → run_follow_release */
+struct run_follow {
+    struct client *client;     /* borrowed */
+    struct run_stream *stream; /* borrowed */
+    bool attach;
+    char id[40], path[128];
+    struct client_call *call;
+    uint64_t asked_ns; /* begin of the call */
+    uint64_t cut_ns;   /* since when nobody is heard; 0: somebody is */
+    uint64_t since_ns; /* of the last word, or of the beginning */
+    uint64_t again_ns, pause_ns;
+    uint64_t last;
+    bool broke, retryable;
+    struct err error;
+};
+/* attach: the run goes on for us (exec's grace_ms). */
+void run_follow_begin(struct run_follow *f, struct client *client, const char *id,
+    struct run_stream *stream, bool attach);
+void run_follow_release(struct run_follow *f);
+int run_follow_wait_ms(const struct run_follow *f, int usual_ms);
+/* 0 it goes on, 1 the run has ended (or stream->replay stops here), or <0: the server refused, said
+ * nothing for 90 s, or never knew this run. */
+int run_follow_step(struct run_follow *f, struct err *e) WARN_UNUSED;
+/* Is what ended this request, or what it was answered, a reason to ask for the rest of the stream? */
+bool run_may_come_back(const struct client_response *response);
+
+/* The same, waiting and not attached. */
 int run_follow(
     struct client *client, const char *id, struct run_stream *stream, struct err *e) WARN_UNUSED;
 
@@ -79,6 +116,9 @@ struct run_watcher {
 void run_watcher_init(struct run_watcher *w, const char *root, struct run_stream *stream);
 /* A run that has not ended yet is ended by this: its client goes away. */
 void run_watcher_release(struct run_watcher *w);
+/* After an end with -errno: has only the line from the watcher to the server, or the watcher, gone? Then
+ * the run goes on for run_follow. */
+bool run_watcher_was_cut(const struct run_watcher *w, int r);
 /* Ask the watcher to flush and run. `settled`: the last try was refused, so wait until everything is
  * acknowledged. -ENOENT, -ECONNREFUSED: there is no watcher; -EMSGSIZE: it cannot take that much. */
 int run_watcher_start(

@@ -80,6 +80,14 @@ int run_feed_restart(struct run_feed *f, const char *id, struct err *e)
     return 0;
 }
 
+void run_feed_again(struct run_feed *f)
+{
+    if (f->call)
+        client_abort(f->client, f->call);
+    f->call = NULL;
+    f->again_ns = 0;
+}
+
 static bool reads(const struct run_feed *f)
 {
     return f->kind != RUN_FEED_NONE && f->id[0] && !f->at_end && !f->closed &&
@@ -131,7 +139,9 @@ static void on_answer(void *ctx, int result, struct client_response *response, c
 {
     struct run_feed *f = ctx;
     uint64_t before = f->taken;
+    bool lost = result < 0 && result != -EPROTO;
     f->call = NULL;
+    f->lost_ns = !lost ? 0 : f->lost_ns ? f->lost_ns : f->asked_ns;
     if (result == 0) {
         json_t *answer = client_json(response, NULL);
         if (!learn_offset(f, answer))
@@ -185,7 +195,8 @@ static int read_some(struct run_feed *f)
         f->at_end = true;
         return 0;
     }
-    bool deaf = f->call && io_now_ns() - f->asked_ns > DEAF_NS;
+    uint64_t since = f->lost_ns ? f->lost_ns : f->call ? f->asked_ns : UINT64_MAX;
+    bool deaf = io_now_ns() > since && io_now_ns() - since > DEAF_NS;
     if (f->kind == RUN_FEED_TERMINAL && deaf && memchr(f->data + f->len, INTERRUPT, (size_t)n))
         return 1;
     f->len += (size_t)n;

@@ -47,6 +47,7 @@ struct run_feed {
     bool closed; /* the program takes no more */
     struct client_call *call;
     uint64_t asked_ns; /* begin of the request under way */
+    uint64_t lost_ns;  /* … of the first since none got through; 0: the last one did */
     uint64_t again_ns; /* not before this */
     bool resized, resizing;
     char resize_path[96], resize_body[48];
@@ -60,11 +61,14 @@ void run_feed_release(struct run_feed *f);
  * -ESPIPE: that is gone. */
 int run_feed_restart(struct run_feed *f, const char *id, struct err *e) WARN_UNUSED;
 
+/* The line was cut: what is under way is sent anew. */
+void run_feed_again(struct run_feed *f);
+
 /* To be polled for POLLIN, or -1. */
 int run_feed_fd(const struct run_feed *f);
 int run_feed_wait_ms(const struct run_feed *f, int usual_ms);
 /* Read if `readable`, send what is due. 0, or 1: Ctrl-C was typed at a terminal while the server
- * does not take what was typed before. */
+ * does not take what was typed before, or is away. */
 int run_feed_step(struct run_feed *f, bool readable);
 /* The terminal has another size: tell it. */
 void run_feed_resize(struct run_feed *f);

@@ -222,6 +222,8 @@ int run_request_new(
         err_ignore(json_object_set_new(request, "stdin_stream", json_true()));
     if (o->detach)
         err_ignore(json_object_set_new(request, "detach", json_true()));
+    else if (!o->json) /* whose one answer does not come again */
+        err_ignore(json_object_set_new(request, "grace_ms", json_integer(RUN_GRACE_MS)));
     *ret = request;
     return 0;
 }

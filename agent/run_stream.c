@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "shared/io.h"
 #include "shared/text.h"
@@ -124,12 +125,25 @@ static int take_line(struct run_stream *s, const char *line, size_t len)
     return r;
 }
 
+uint64_t run_now_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+bool run_stream_silent(const struct run_stream *s)
+{
+    return s->heard_ns && run_now_ns() - s->heard_ns > RUN_SILENT_NS;
+}
+
 int run_stream_data(void *ctx, const void *data, size_t len)
 {
     struct run_stream *s = ctx;
     const char *p = data, *end = p + len;
     int r = 0;
 
+    s->heard_ns = run_now_ns();
     while (p < end && r == 0) {
         const char *newline = memchr(p, '\n', (size_t)(end - p));
         if (!newline) {

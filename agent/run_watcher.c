@@ -103,6 +103,14 @@ int run_watcher_read(struct run_watcher *w, struct err *e)
     return r < 0 ? r : 1;
 }
 
+bool run_watcher_was_cut(const struct run_watcher *w, int r)
+{
+    const struct run_stream *s = w->stream;
+
+    return !s->quiet && s->id[0] && !s->ended && !s->broken &&
+           (r == 0 || r == -ECONNRESET || r == -ETIMEDOUT || r == -ECONNREFUSED);
+}
+
 void run_watcher_cancel(const struct run_watcher *w)
 {
     struct err ignored = ERR_INIT;

@@ -256,7 +256,7 @@ static int wait_and_hear(struct sync_loop *l, int timeout_ms)
 static int turn(struct sync_loop *l)
 {
     bool more = use_idle_time(l);
-    int r = wait_and_hear(l, more ? 0 : turn_ms(l));
+    int r = wait_and_hear(l, more ? 0 : sync_loop_runs_ms(l, turn_ms(l)));
     if (r < 0 || l->stop)
         return r;
     learn(l);

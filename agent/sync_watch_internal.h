@@ -118,6 +118,8 @@ uint64_t sync_loop_deadline(const struct sync_loop *l);
 void sync_loop_run(struct sync_loop *l, struct sync_waiter *w);
 /* Once a turn: runs whose command has gone, or has read enough to go on. */
 void sync_loop_tend_runs(struct sync_loop *l);
+/* How long a turn may wait while runs are under way. */
+int sync_loop_runs_ms(const struct sync_loop *l, int usual_ms);
 /* The watcher ends. */
 void sync_loop_end_runs(struct sync_loop *l);
 void sync_loop_cancel(struct sync_loop *l, uint64_t peer, const json_t *request);

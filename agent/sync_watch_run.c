@@ -21,6 +21,8 @@
 #define BACKLOG_HIGH (256u * 1024) /* bytes for one command before its run is held up */
 #define BACKLOG_LOW (32u * 1024)
 #define CANCEL_TIMEOUT_MS 5000
+#define LOOK_MS 5000                    /* how long a silence may go unnoticed */
+#define SILENT_NS UINT64_C(35000000000) /* a server that lives says something every 10 s */
 
 struct sync_relay {
     struct sync_loop *loop;
@@ -28,8 +30,10 @@ struct sync_relay {
     struct client_call *call;
     char *path, *body;
     uint64_t asked_ns;
+    uint64_t heard_ns; /* of the last word, while it is not held up; 0: none yet */
     bool stream, paused;
     bool spoke; /* the program's first output was passed on */
+    bool left;  /* its command has gone */
     struct sync_relay *next;
 };
 
@@ -52,8 +56,11 @@ static int relay_data(void *ctx, const void *data, size_t len)
     struct sync_relay *relay = ctx;
     struct sync_loop *l = relay->loop;
     size_t backlog = control_backlog(l->control, relay->peer);
-    if (backlog == SIZE_MAX)
+    relay->heard_ns = io_now_ns();
+    if (backlog == SIZE_MAX) {
+        relay->left = true;
         return -EPIPE;
+    }
     if (backlog > BACKLOG_HIGH) {
         relay->paused = true;
         return CLIENT_PAUSE;
@@ -76,11 +83,33 @@ static json_t *end_of(int result, const struct err *e)
         "{s:{s:i,s:s,s:s?}}", "end", "errno", -result, "message", e->msg, "refusal", refusal);
 }
 
+static void cancel_done(
+    void *ctx, int result, struct client_response *response, const struct err *e)
+{
+    (void)ctx;
+    (void)result;
+    (void)response;
+    (void)e; /* whoever asked sees whether the run ends; else it does when its grace is over */
+}
+
+/* Whose command has gone is ended now: between the two no line can be cut. */
+static void end_left(struct sync_loop *l, const char *run)
+{
+    struct err ignored = ERR_INIT;
+    if (!text_is_id("run_", run))
+        return;
+    (void)snprintf(l->cancel_path, sizeof(l->cancel_path), "/v1/runs/%s/cancel", run);
+    const struct client_request req = {
+        .method = "POST", .path = l->cancel_path, .timeout_ms = CANCEL_TIMEOUT_MS};
+    err_ignore(client_start(l->s->config.client, &req, cancel_done, NULL, NULL, &ignored));
+}
+
 static void relay_done(void *ctx, int result, struct client_response *response, const struct err *e)
 {
     struct sync_relay *relay = ctx;
     struct sync_loop *l = relay->loop;
-    (void)response;
+    if (relay->left && relay->stream)
+        end_left(l, response->run_id);
     if (result == 0 && (relay->stream ? relay->spoke : !strstr(relay->body, "\"detach\":true")))
         stats_add(&l->results, io_now_ns() - relay->asked_ns);
     control_answer(l->control, relay->peer, end_of(result, e));
@@ -147,15 +176,32 @@ void sync_loop_tend_runs(struct sync_loop *l)
     for (struct sync_relay *relay = l->relays; relay; relay = next) {
         size_t backlog = control_backlog(l->control, relay->peer);
         next = relay->next;
-        if (backlog == SIZE_MAX) {
-            /* The server ends a run whose client has gone. */
+        if (backlog == SIZE_MAX && relay->stream && !client_run_id(relay->call)[0]) {
+            relay->left = true; /* it can be ended when it has a name */
+        } else if (backlog == SIZE_MAX) {
+            /* The server ends a run whose client has gone, in a while. */
+            if (relay->stream)
+                end_left(l, client_run_id(relay->call));
             client_abort(l->s->config.client, relay->call);
+            relay_free(relay);
+        } else if (relay->stream && relay->heard_ns && !relay->paused &&
+                   io_now_ns() - relay->heard_ns > SILENT_NS) {
+            struct err e = ERR_INIT;
+            (void)err_say(&e, ETIMEDOUT, "the server has gone silent");
+            client_abort(l->s->config.client, relay->call);
+            control_answer(l->control, relay->peer, end_of(-ETIMEDOUT, &e));
             relay_free(relay);
         } else if (relay->paused && backlog < BACKLOG_LOW) {
             relay->paused = false;
+            relay->heard_ns = io_now_ns();
             client_resume(relay->call);
         }
     }
+}
+
+int sync_loop_runs_ms(const struct sync_loop *l, int usual_ms)
+{
+    return l->relays && (usual_ms < 0 || usual_ms > LOOK_MS) ? LOOK_MS : usual_ms;
 }
 
 void sync_loop_end_runs(struct sync_loop *l)
@@ -171,15 +217,6 @@ void sync_loop_end_runs(struct sync_loop *l)
 }
 
 /* ---- cancel */
-
-static void cancel_done(
-    void *ctx, int result, struct client_response *response, const struct err *e)
-{
-    (void)ctx;
-    (void)result;
-    (void)response;
-    (void)e; /* whoever asked sees whether the run ends */
-}
 
 void sync_loop_cancel(struct sync_loop *l, uint64_t peer, const json_t *request)
 {

@@ -15,9 +15,9 @@ struct waiting {
     struct run *run;
 };
 
-static void cancel_gone(void *ctx)
+static void note_gone(void *ctx)
 {
-    run_cancel(ctx);
+    run_leave(ctx);
 }
 
 static void answer_waiting(struct run *run, void *ctx)
@@ -86,7 +86,8 @@ static void start_waiting(struct call *call, struct run *run)
     if (r == 0) {
         *w = (struct waiting){.req = call->req, .run = run};
         http_ref(call->req);
-        http_on_close(call->req, cancel_gone, run);
+        run_attach(run);
+        http_on_close(call->req, note_gone, run);
         r = run_start(run, answer_waiting, w, &e);
     }
     if (r == 0)

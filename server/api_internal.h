@@ -123,7 +123,7 @@ const char *api_heartbeat(enum api_format format);
 /* The id behind which a client wants to go on: Last-Event-ID or ?after=. 1: it said so. */
 int api_last_event(struct call *call, uint64_t max, uint64_t *ret, struct err *e) WARN_UNUSED;
 /* Answer with the events of a run, from after last_id on, to its end. The run or, for a recorded
- * one, its log and object are taken; `attached`: the run ends when the client leaves. */
+ * one, its log and object are taken; `attached`: the run goes on for this client (run_attach). */
 void api_follow(struct call *call, struct run *run, struct run_log *log, json_t *object,
     enum api_format format, uint64_t last_id, bool attached);
 /* Answer with the run object once it has ended, or as it is after wait_ms; `asked`: also for a run

@@ -152,7 +152,10 @@ void api_run_events(struct call *call)
     struct err e = ERR_INIT;
     json_t *object = NULL;
     uint64_t last = 0;
+    bool attach = false;
     int r = api_last_event(call, UINT32_MAX, &last, &e);
+    if (r >= 0)
+        r = api_query_bool(call, "attach", &attach, &e);
     if (r >= 0)
         r = open_log(call, &run, &log, &e);
     if (r == 0 && !run)
@@ -163,5 +166,7 @@ void api_run_events(struct call *call)
         api_fail(call->req, &e, NULL);
         return;
     }
-    api_follow(call, run, log, object, api_format(call, true), last, false);
+    /* To a run that nobody has to be there for there is nothing to attach. */
+    attach = attach && run && run_grace_ms(run) > 0;
+    api_follow(call, run, log, object, api_format(call, true), last, attach);
 }

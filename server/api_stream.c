@@ -30,7 +30,8 @@ struct follower {
     json_t *object;
     enum api_format format;
     uint64_t last_id;
-    bool attached;
+    bool attached;    /* the run is counted on to go on for this one, until it has */
+    atomic_bool left;
     struct buf text;
 };
 
@@ -56,9 +57,12 @@ static void follower_free(struct follower *f)
     free(f);
 }
 
-static void cancel_gone(void *ctx)
+/* Its connection is watched, and its thread finds out as well: whoever comes first. */
+static void leave_once(void *ctx)
 {
-    run_cancel(ctx);
+    struct follower *f = ctx;
+    if (f->attached && !atomic_exchange(&f->left, true))
+        run_leave(f->run);
 }
 
 /* A client may read as slowly as it likes; the log is the buffer. It is dropped when it has gone or
@@ -185,13 +189,15 @@ static void *follow_main(void *ctx)
 {
     struct follower *f = ctx;
     struct api *api = f->api;
-    int r = f->last_id == 0 ? send_start(f) : 0;
+    /* Who comes back is told at once that it is there. */
+    int r = f->last_id == 0 ? send_start(f) : f->attached ? send_heartbeat(f) : 0;
     if (r == 0)
         r = send_frames(f);
     if (r == 0)
         r = send_end(f);
     if (f->attached)
         http_on_close(f->req, NULL, NULL);
+    leave_once(f);
     http_stream_end(f->req);
     follower_free(f);
     api_thread_ended(api);
@@ -220,24 +226,24 @@ void api_follow(struct call *call, struct run *run, struct run_log *log, json_t 
         .last_id = last_id,
         .attached = attached && run};
     buf_init(&f->text, EVENT_BYTES_MAX);
+    if (f->attached)
+        run_attach(run);
     http_ref(call->req);
     http_add_header(call->req, "Cache-Control", "no-store");
     if (http_stream_begin(
             call->req, 200, format == API_SSE ? "text/event-stream" : "application/x-ndjson") < 0) {
-        if (f->attached)
-            run_cancel(run);
+        leave_once(f);
         follower_free(f);
         return;
     }
     if (f->attached)
-        http_on_close(call->req, cancel_gone, run);
+        http_on_close(call->req, leave_once, f);
     if (api_thread(call->api, follow_main, f, &e) == 0)
         return;
     /* The headers are out: what is left is to end the stream, and with it the run it was for. */
-    if (f->attached) {
+    if (f->attached)
         http_on_close(call->req, NULL, NULL);
-        run_cancel(run);
-    }
+    leave_once(f);
     err_ignore(send_event(
         f, json_pack("{s:s, s:i, s:o}", "event", "error", "id", 1, "error", run_json_error(&e))));
     http_stream_end(call->req);

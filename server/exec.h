@@ -11,7 +11,7 @@
  *
  * A finished run is written to the store and its output to a file by another thread, after whoever
  * waits was told. Functions may be called from any thread but one that carries a sandbox's
- * identity; only run_cancel may be called from an HTTP I/O thread.
+ * identity; only run_cancel, run_attach and run_leave may be called from an HTTP I/O thread.
  */
 #ifndef SERVER_EXEC_H
 #define SERVER_EXEC_H
@@ -67,6 +67,13 @@ void run_unref(struct run *run);
 const char *run_id(const struct run *run);
 /* Ask for the end: TERM, then KILL. Does not block; any thread. */
 void run_cancel(struct run *run);
+/* How long it is kept when its clients have gone; 0: it is ended at once. */
+uint64_t run_grace_ms(const struct run *run);
+/* A client for whom the run goes on is there, or has gone, once for each time that it came. After
+ * the last has gone the run is ended when its grace is over, unless one comes meanwhile. Neither
+ * blocks; any thread. */
+void run_attach(struct run *run);
+void run_leave(struct run *run);
 /* Wait at most timeout_ms. Has it ended? */
 bool run_wait(struct run *run, uint32_t timeout_ms);
 /* Its output; lives as long as the run. Ended before run_wait returns true. */

@@ -2,7 +2,7 @@
 /*
  * What the files of exec share: exec.c (table of runs, slots), exec_run.c (a run's thread through
  * its stages), exec_plan.c (argv and environment), exec_io.c (descriptors and output),
- * exec_ready.c (what may be prepared), exec_diagnose.c (why it failed), exec_view.c (what a run sees
+ * exec_ready.c (what may be prepared), exec_grace.c (clients that leave and come back), exec_diagnose.c (why it failed), exec_view.c (what a run sees
  * of the workspace), exec_record.c (records). For these only.
  */
 #ifndef SERVER_EXEC_INTERNAL_H
@@ -38,14 +38,17 @@ struct run {
     atomic_uint refs;
     atomic_bool cancel;
     atomic_bool at_barrier;
+    atomic_uint_fast64_t end_ns; /* monotonic: end it then, as its clients have gone; 0: do not */
+    atomic_bool abandoned;       /* that was done */
     int wake_fd;              /* eventfd: cancelled, or the slot was granted */
     struct slots_ticket ticket; /* under exec->lock */
     struct run_log *log;
     struct run_input *input; /* NULL: the request did not ask for a stream */
     uint64_t begin_ns; /* monotonic, of the submission */
 
-    pthread_mutex_t lock; /* facts and ended; written by the run's thread only */
+    pthread_mutex_t lock; /* clients; facts and ended, which the run's thread alone writes */
     pthread_cond_t changed;
+    unsigned clients; /* for whom it goes on */
     struct run_facts facts;
     atomic_bool ended;
 
@@ -103,6 +106,10 @@ void exec_slot_granted(struct slots_ticket *t); /* exec->lock held */
 void exec_hold_back(struct exec *x);
 void exec_run_ended(struct run *run); /* out of the active, into the backlog */
 void exec_thread_ended(struct exec *x);
+
+/* exec_grace.c */
+/* End the runs that were abandoned for too long. How many ms until the next look, at most a second. */
+int exec_grace_look(struct exec *x);
 
 /* exec_run.c */
 struct container_limits exec_container_limits(const struct config_limits *l);

@@ -34,7 +34,7 @@ static size_t collect(
     return count;
 }
 
-/* Wakes those who wait at a barrier and were cancelled. Looks again every second while any is
+/* Ends what was abandoned, and wakes those who wait at a barrier and were cancelled. Looks again every second while any is
  * there: one may have been cancelled just before it began to wait. */
 static void *kicker_main(void *ctx)
 {
@@ -43,7 +43,7 @@ static void *kicker_main(void *ctx)
         struct pollfd p = {.fd = x->kick_fd, .events = POLLIN};
         struct run *runs[KICK_MAX];
         eventfd_t drained;
-        (void)poll(&p, 1, 1000);
+        (void)poll(&p, 1, exec_grace_look(x));
         (void)eventfd_read(x->kick_fd, &drained);
         size_t count = collect(x, NULL, true, runs, KICK_MAX);
         for (size_t i = 0; i < count; i++) {

@@ -216,8 +216,12 @@ static int parse_flow(json_t *body, struct exec_request *ret, struct err *e)
         r = body_number(body, "wait_ms", 0, EXEC_WAIT_MS_MAX, &ret->wait_ms, e);
         ret->has_wait = r == 1;
     }
+    if (r >= 0)
+        r = body_number(body, "grace_ms", 0, EXEC_GRACE_MS_MAX, &ret->grace_ms, e);
     if (r < 0)
         return r;
+    if (ret->detach)
+        ret->grace_ms = 0;
     json_t *changes = json_object_get(body, "changes");
     if (changes && !json_is_null(changes)) {
         if (!json_is_object(changes))
@@ -288,7 +292,7 @@ int exec_request_parse(
 {
     static const char *const known[] = {"filename", "command", "code", "args", "stdin",
         "stdin_base64", "stdin_stream", "env", "cwd", "limits", "network", "after", "wait_ms", "changes",
-        "detach", "queue_ms", "tty", "labels", "stream", "view", "keep", NULL};
+        "detach", "queue_ms", "tty", "labels", "stream", "view", "keep", "grace_ms", NULL};
     *ret = (struct exec_request){.language = runtimes_by_name(base->language)};
     int r = body_known(body, "the request", known, e);
     if (r == 0)

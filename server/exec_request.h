@@ -21,6 +21,7 @@
 #define EXEC_QUEUE_MS 30000
 #define EXEC_WAIT_MS_MAX (10u * 60 * 1000)
 #define EXEC_BARRIER_MS 30000
+#define EXEC_GRACE_MS_MAX (10u * 60 * 1000)
 
 enum exec_view { EXEC_LIVE, EXEC_SNAPSHOT };
 enum exec_keep { EXEC_KEEP_ALWAYS, EXEC_KEEP_ON_SUCCESS, EXEC_KEEP_NEVER };
@@ -49,6 +50,7 @@ struct exec_request {
     enum exec_keep keep; /* always with EXEC_LIVE */
     json_t *labels;  /* or NULL; owned */
     uint64_t queue_ms, wait_ms;
+    uint64_t grace_ms; /* how long it goes on without a client; 0 with detach, when it needs none */
     bool has_wait, detach, stream;
     bool tty;
     bool tty_input; /* the terminal is standard input as well; stdin_stream is set, too */

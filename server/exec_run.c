@@ -240,6 +240,18 @@ static void say_time(struct run_facts *f, const struct config_limits *l)
             (double)l->wall_ms / 1000.0);
 }
 
+static void say_cancelled(struct run *run)
+{
+    struct run_facts *f = &run->facts;
+    if (atomic_load(&run->abandoned))
+        (void)snprintf(f->reason, sizeof(f->reason),
+            "was ended: its client went away and none came back within %.3g s ('grace_ms')",
+            (double)run->req.grace_ms / 1000.0);
+    else
+        (void)snprintf(f->reason, sizeof(f->reason), "was cancelled%s",
+            f->started ? "" : " before it started");
+}
+
 static void conclude(
     struct run *run, const struct container_exit *exit, const struct exec_plan *plan)
 {
@@ -260,7 +272,7 @@ static void conclude(
             "its sandbox held more than its %llu MiB or %llu files on disk and it was ended",
             (unsigned long long)(f->space_bytes >> 20), (unsigned long long)f->space_files);
     } else if (f->cancelled) {
-        (void)snprintf(f->reason, sizeof(f->reason), "was cancelled");
+        say_cancelled(run);
     } else if (f->oom_killed) {
         (void)snprintf(f->reason, sizeof(f->reason),
             "used more memory than its limit of %llu MiB and was killed",
@@ -374,7 +386,7 @@ static void note_failure(struct run *run, int code, const struct err *e)
     if (code == -ECANCELED) {
         f->cancelled = true;
         f->status = RUN_CANCELLED;
-        (void)snprintf(f->reason, sizeof(f->reason), "was cancelled before it started");
+        say_cancelled(run);
     } else {
         f->status = RUN_ERROR;
         f->error = *e;

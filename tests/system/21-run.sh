@@ -192,8 +192,8 @@ same "without a word" '' "$(cat "$TMP/pipe.err")"
 check "the run does not go on" wait_until 10 none_runs
 start_silt "$TMP/gone.out" "$TMP/gone.err" run forever.py
 wait_until 15 grep -qs started "$TMP/gone.out"
-end_silt KILL
-check "a run whose silt was killed ends" wait_until 15 none_runs
+end_silt HUP
+check "a run whose terminal has gone ends" wait_until 15 none_runs
 
 # ---- terminals
 

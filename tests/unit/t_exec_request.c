@@ -101,6 +101,7 @@ static void test_refused(void **state)
         {"{\"command\":\"ls\",\"after\":{\"client\":\"a\"}}", PROTO_INVALID_VALUE, "'seq'"},
         {"{\"command\":\"ls\",\"after\":{\"seq\":1}}", PROTO_INVALID_VALUE, "'client'"},
         {"{\"command\":\"ls\",\"network\":{\"mode\":\"host\"}}", PROTO_INVALID_VALUE, "no network"},
+        {"{\"command\":\"ls\",\"grace_ms\":600001}", PROTO_INVALID_VALUE, "'grace_ms'"},
         {"{\"command\":\"ls\",\"detach\":1}", PROTO_INVALID_VALUE, "true or false"},
         {"{\"command\":\"ls\",\"tty\":{\"rows\":0}}", PROTO_INVALID_VALUE, "'rows'"},
         {"{\"command\":\"ls\",\"tty\":{\"input\":1}}", PROTO_INVALID_VALUE, "'input'"},
