@@ -48,14 +48,19 @@ static int refuse_unknown(const char *id, struct err *e)
         text_is_id(SANDBOX_UPLOAD_PREFIX, id) ? id : "with this id");
 }
 
-/* Make it this thread's own. */
-static int seize(struct sandbox *sb, const char *id, struct sandbox_upload **ret, struct err *e)
+/* Make it this thread's own: with `over` also from one that waits for its client, and without it
+ * from one that has nothing more to wait for. */
+static int seize(struct sandbox *sb, const char *id, bool over, struct sandbox_upload **ret,
+    struct err *e)
 {
     (void)pthread_mutex_lock(&sb->lock);
     struct sandbox_upload *u = *find(sb, id);
-    bool busy = u && u->busy;
-    if (u && !busy)
+    bool busy = u && u->busy && !(u->waits && (over || u->state.offset == u->state.size));
+    if (u && !busy) {
         u->busy = true;
+        u->waits = false;
+        u->holder++;
+    }
     (void)pthread_mutex_unlock(&sb->lock);
     if (!u)
         return refuse_unknown(id, e);
@@ -274,17 +279,47 @@ static int check_whole(struct sandbox *sb, struct sandbox_upload *u, int fd, str
                        u->state.id);
 }
 
-static int append(struct sandbox *sb, struct sandbox_upload *u, int fd, changes_source *source,
-    void *ctx, struct err *e)
+struct appending {
+    struct sandbox *sb;
+    struct sandbox_upload *u; /* NULL: another seized it, and it may be gone */
+    char id[SANDBOX_UPLOAD_ID_BYTES];
+    uint64_t holder;
+    int fd;
+    changes_source *source;
+    void *ctx;
+};
+
+/* From the client, for whom the stage is not held. -EBUSY when another has it since. */
+static ssize_t await_piece(struct appending *a, void *data)
+{
+    struct sandbox *sb = a->sb;
+    (void)pthread_mutex_lock(&sb->lock);
+    a->u->waits = true;
+    (void)pthread_mutex_unlock(&sb->lock);
+    ssize_t n = a->source(a->ctx, data, PIECE_BYTES);
+    (void)pthread_mutex_lock(&sb->lock);
+    a->u = *find(sb, a->id);
+    if (a->u && a->u->holder == a->holder)
+        a->u->waits = false;
+    else
+        a->u = NULL;
+    (void)pthread_mutex_unlock(&sb->lock);
+    return a->u ? n : -EBUSY;
+}
+
+static int append(struct appending *a, struct err *e)
 {
     CLEANUP(freep) uint8_t *piece = malloc(PIECE_BYTES);
     if (!piece)
         return err_set(e, ENOMEM, "fill a stage");
     for (;;) {
-        ssize_t n = source(ctx, piece, PIECE_BYTES);
+        ssize_t n = await_piece(a, piece);
+        if (!a->u)
+            return err_refuse(e, PROTO_BUSY, "another request took stage %s over", a->id);
         if (n < 0)
             return err_set(e, (int)-n, "read the body");
-        int r = n > 0 ? write_piece(sb, u, fd, piece, (size_t)n, e) : check_whole(sb, u, fd, e);
+        int r = n > 0 ? write_piece(a->sb, a->u, a->fd, piece, (size_t)n, e)
+                      : check_whole(a->sb, a->u, a->fd, e);
         if (r < 0 || n == 0)
             return r;
     }
@@ -299,7 +334,7 @@ int sandbox_upload_append(struct sandbox *sb, const char *id, uint64_t offset,
     int r = sandbox_enter(sb, true, e);
     if (r < 0)
         return r;
-    r = seize(sb, id, &u, e);
+    r = seize(sb, id, true, &u, e);
     if (r == 0 && u->state.offset != offset)
         r = err_refuse(e, PROTO_OFFSET_MISMATCH,
             "stage %s has %" PRIu64 " bytes, not %" PRIu64 ": go on there", u->state.id,
@@ -309,8 +344,13 @@ int sandbox_upload_append(struct sandbox *sb, const char *id, uint64_t offset,
     sandbox_exit(sb);
     if (r == 0)
         r = know_content(u, fd, e);
-    if (r == 0)
-        r = append(sb, u, fd, source, ctx, e);
+    if (r == 0) {
+        struct appending a = {
+            .sb = sb, .u = u, .holder = u->holder, .fd = fd, .source = source, .ctx = ctx};
+        memcpy(a.id, u->state.id, sizeof(a.id));
+        r = append(&a, e);
+        u = a.u;
+    }
     if (u)
         let_go(sb, u, ret);
     return r;
@@ -339,7 +379,7 @@ int sandbox_upload_delete(struct sandbox *sb, const char *id, struct err *e)
     int r = sandbox_enter(sb, true, e);
     if (r < 0)
         return r;
-    r = seize(sb, id, &u, e);
+    r = seize(sb, id, true, &u, e);
     if (r == 0) {
         sandbox_upload_unlink(sb, u->file);
         drop(sb, u);
@@ -379,7 +419,7 @@ int sandbox_upload_claim(struct sandbox *sb, struct stage *s, const struct chang
 {
     struct sandbox_upload *u = NULL;
     struct hash hash;
-    int r = seize(sb, op->stage, &u, e);
+    int r = seize(sb, op->stage, false, &u, e);
     if (r < 0)
         return r;
     if (u->state.offset < u->state.size)

@@ -12,14 +12,19 @@
 
 #define SANDBOX_UPLOAD_FILE_BYTES 128
 
-/* Under sb->lock. While it is busy, its file and its hash belong to the thread that made it so. */
+/*
+ * Under sb->lock. While it is busy, its file and its hash belong to the thread that made it so: but
+ * not while that one waits for its client, who may have vanished without a word and be back over
+ * another connection. Then another may seize it, and `holder` is not the old one's number any more.
+ */
 struct sandbox_upload {
     struct sandbox_upload *next, *next_claim;
     struct sandbox_upload_state state;
     struct hash_state *content; /* of the first state.offset bytes; NULL: they were not read since
                                    the start */
     char file[SANDBOX_UPLOAD_FILE_BYTES];
-    bool busy;
+    bool busy, waits;
+    uint64_t holder;
     struct stage_slot slot; /* claimed by a set: where it lies */
     uint64_t ino;
 };

@@ -78,10 +78,12 @@ if [ -n "${GUEST:-}" ]; then
     start_silt "$TMP/watch.out" "$TMP/watch.err" --json watch
     wait_until 60 grep -qs '"event":"ready"' "$TMP/watch.out"
     echo "$usual" >"$queue"
-    kill -STOP "$SILT_PID"
-    mkdir many && for ((i = 0; i < 300; i++)); do echo "$i" >"many/$i"; done
-    kill -CONT "$SILT_PID"
     agrees() { diff -rq --no-dereference --exclude=.silt . "$(workspace)" >/dev/null 2>&1; }
+    mkdir many && echo 0 >many/0
+    wait_until 60 agrees
+    kill -STOP "$SILT_PID"
+    for ((i = 0; i < 300; i++)); do echo "$i" >"many/$i"; done
+    kill -CONT "$SILT_PID"
     check 'more events than a queue of 16 holds: nothing is lost' wait_until 60 agrees
     echo more >many/more
     check 'nor is what comes later' wait_until 60 agrees

@@ -16,6 +16,9 @@ struct source {
     size_t step, at;
     ssize_t end;
     struct sandbox *deletes;
+    void (*meanwhile)(struct fixture *f, const char *id); /* while its second piece is waited for */
+    struct fixture *f;
+    const char *id;
 };
 
 static ssize_t give(void *ctx, void *data, size_t len)
@@ -27,6 +30,8 @@ static ssize_t give(void *ctx, void *data, size_t len)
         return s->end;
     if (s->deletes && s->at > 0)
         assert_int_equal(sandbox_delete(s->deletes, NULL), 0);
+    if (s->meanwhile && s->at > 0)
+        s->meanwhile(s->f, s->id);
     memcpy(data, s->text + s->at, n);
     s->at += n;
     return (ssize_t)n;
@@ -90,6 +95,53 @@ static void test_cut_off(void **state)
         send(f, up.id, 9, (struct source){.text = "j", .step = 1}, &now, &code), -EPROTO);
     assert_int_equal(code, PROTO_TOO_LARGE);
     assert_int_equal(now.offset, 9);
+}
+
+static void go_on(struct fixture *f, const char *id)
+{
+    struct sandbox_upload_state now;
+    enum proto_error code;
+    assert_int_equal(send(f, id, 2, (struct source){.text = "cd", .step = 2}, &now, &code), 0);
+    assert_int_equal(now.offset, 4);
+}
+
+static void drop(struct fixture *f, const char *id)
+{
+    assert_int_equal(sandbox_upload_delete(f->sb, id, NULL), 0);
+}
+
+static void go_on_and_drop(struct fixture *f, const char *id)
+{
+    go_on(f, id);
+    drop(f, id);
+}
+
+/* A client that vanished without a word is waited for; meanwhile it comes back. */
+static void test_taken_over(void **state)
+{
+    static const struct {
+        void (*meanwhile)(struct fixture *f, const char *id);
+        uint64_t offset; /* of what is left; 0: nothing */
+    } rows[] = {{go_on, 4}, {drop, 0}, {go_on_and_drop, 0}};
+    struct fixture *f = *state;
+    struct sandbox_upload_state up, now;
+    enum proto_error code;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        assert_int_equal(sandbox_upload_create(f->sb, 6, NULL, &up, NULL), 0);
+        struct source source = {
+            .text = "abXY", .step = 2, .meanwhile = rows[i].meanwhile, .f = f, .id = up.id};
+        assert_int_equal(send(f, up.id, 0, source, &now, &code), -EPROTO);
+        assert_int_equal(code, PROTO_BUSY);
+        int r = sandbox_upload_get(f->sb, up.id, &now, NULL);
+        assert_int_equal(r == 0 ? now.offset : 0, rows[i].offset);
+        assert_int_equal(count_staged(f), rows[i].offset > 0);
+        if (r == 0)
+            drop(f, up.id);
+    }
+    assert_int_equal(sandbox_upload_create(f->sb, 6, NULL, &up, NULL), 0);
+    assert_int_equal(send(f, up.id, 0, (struct source){.text = "abcd", .step = 2}, &now, &code), 0);
+    assert_int_equal(send(f, up.id, 4, (struct source){.text = "ef", .step = 2}, &now, &code), 0);
+    assert_int_equal(now.offset, 6);
 }
 
 static void test_announced_hash(void **state)
@@ -284,6 +336,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_cut_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_taken_over, setup, teardown),
         cmocka_unit_test_setup_teardown(test_announced_hash, setup, teardown),
         cmocka_unit_test_setup_teardown(test_age, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bounds, setup, teardown),
