@@ -400,6 +400,8 @@ static int apply_fresh(struct applying *a, struct err *e)
     if (r == 0)
         r = read_set(a, e);
     if (r == 0)
+        r = sandbox_ticket_arrived(sb, &a->ticket, e);
+    if (r == 0)
         r = sandbox_ticket_wait(sb, &a->ticket, e);
     if (r == 0) {
         (void)pthread_mutex_lock(&sb->turn);

@@ -176,13 +176,14 @@ static int check_lease(struct sandbox *sb, const char *client, struct err *e)
 
 /* ---- tickets */
 
-static bool is_inflight(const struct sandbox_client *c, uint64_t seq)
+/* 0 finds a free place. NULL: there is none. */
+static struct client_inflight *find_inflight(struct sandbox_client *c, uint64_t seq)
 {
     for (size_t i = 0; i < SANDBOX_INFLIGHT_MAX; i++) {
-        if (c->inflight[i] == seq)
-            return true;
+        if (c->inflight[i].seq == seq)
+            return &c->inflight[i];
     }
-    return false;
+    return NULL;
 }
 
 /* Wait for a signal until the deadline (monotonic). false: it has passed. sb->lock is held. */
@@ -260,31 +261,31 @@ static int take_number(
     struct sandbox *sb, const char *name, struct sandbox_ticket *t, struct err *e)
 {
     struct sandbox_client *c = NULL;
+    struct client_inflight *place;
 
     for (;;) {
         int r = get_client(sb, name, &c, e);
         if (r < 0)
             return r;
-        if (is_inflight(c, t->seq)) {
+        place = find_inflight(c, t->seq);
+        if (place && place->arrived) {
             /* The same number is under way: its outcome answers this one. */
             if (!wait_until(sb, t->deadline_ns))
                 return err_refuse(e, PROTO_BUSY, "change set %llu is still under way",
                     (unsigned long long)t->seq);
             continue;
         }
-        r = look_up(c, t, e);
+        r = place ? 1 : look_up(c, t, e);
         if (r <= 0)
             return r;
         break;
     }
     if (c->inflight_count >= SANDBOX_INFLIGHT_MAX)
         return err_refuse(e, PROTO_BUSY, "too many change sets of this client are under way");
-    for (size_t i = 0; i < SANDBOX_INFLIGHT_MAX; i++) {
-        if (c->inflight[i] == 0) {
-            c->inflight[i] = t->seq;
-            break;
-        }
-    }
+    /* One that still arrives comes from a connection that was given up over there. */
+    place = place ? place : find_inflight(c, 0);
+    t->holder = ++c->holders;
+    *place = (struct client_inflight){.seq = t->seq, .holder = t->holder};
     c->inflight_count++;
     t->client = c;
     return 0;
@@ -341,6 +342,27 @@ int sandbox_ticket_wait(struct sandbox *sb, struct sandbox_ticket *t, struct err
     return r;
 }
 
+static struct client_inflight *own_place(const struct sandbox_ticket *t)
+{
+    struct client_inflight *place = find_inflight(t->client, t->seq);
+
+    return place && place->holder == t->holder ? place : NULL;
+}
+
+int sandbox_ticket_arrived(struct sandbox *sb, const struct sandbox_ticket *t, struct err *e)
+{
+    if (!t->client)
+        return 0;
+    (void)pthread_mutex_lock(&sb->lock);
+    struct client_inflight *place = own_place(t);
+    if (place)
+        place->arrived = true;
+    (void)pthread_mutex_unlock(&sb->lock);
+    return place ? 0
+                 : err_refuse(e, PROTO_BUSY, "change set %llu came again over another connection",
+                       (unsigned long long)t->seq);
+}
+
 void sandbox_ticket_result(
     struct sandbox *sb, const struct sandbox_ticket *t, struct store_result *ret)
 {
@@ -389,9 +411,10 @@ void sandbox_ticket_done(struct sandbox *sb, struct sandbox_ticket *t,
     if (!c)
         return;
     (void)pthread_mutex_lock(&sb->lock);
+    struct client_inflight *place = own_place(t);
     if (applied) {
         remember(c, applied, false);
-    } else if (e->refusal != PROTO_OK) {
+    } else if (place && e->refusal != PROTO_OK) {
         bool passing = is_passing(e->refusal);
         refused = (struct store_result){.client = c->name,
             .slot = c->next_slot,
@@ -405,10 +428,8 @@ void sandbox_ticket_done(struct sandbox *sb, struct sandbox_ticket *t,
             log_warn("the refusal of a change set could not be recorded");
         remember(c, &refused, passing);
     }
-    for (size_t i = 0; i < SANDBOX_INFLIGHT_MAX; i++) {
-        if (c->inflight[i] == t->seq)
-            c->inflight[i] = 0;
-    }
+    if (place)
+        place->seq = 0;
     c->inflight_count--;
     (void)pthread_cond_broadcast(&sb->moved);
     (void)pthread_mutex_unlock(&sb->lock);
@@ -430,7 +451,7 @@ static int barrier_state(struct sandbox *sb, const char *client, uint64_t seq, s
     /* The workspace is another folder's by now: a run would show that one's files. */
     if (sb->writer_link[0] && strchr(client, '.') && !has_lease(sb, client, link_len(client)))
         return refuse_lease(sb, e);
-    if (!c || is_inflight(c, seq))
+    if (!c || find_inflight(c, seq))
         return 1;
     if (known && known->refusal != PROTO_OK)
         return err_refuse(e, PROTO_BARRIER_REFUSED, "change set %llu was refused (%s): %s",

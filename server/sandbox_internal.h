@@ -49,14 +49,21 @@ struct client_result {
     uint32_t created, updated, moved, deleted;
 };
 
+/* A numbered set under way. While it is read the same number over another connection takes its place. */
+struct client_inflight {
+    uint64_t seq, holder; /* seq 0: free */
+    bool arrived;
+};
+
 struct sandbox_client {
     char name[CHANGES_CLIENT_MAX + 1];
     uint64_t last; /* the last set that was applied */
     uint64_t used_ns;
     unsigned next_slot;
     struct client_result results[SANDBOX_RESULTS];
-    uint64_t inflight[SANDBOX_INFLIGHT_MAX]; /* 0 = free */
-    unsigned inflight_count;
+    struct client_inflight inflight[SANDBOX_INFLIGHT_MAX];
+    unsigned inflight_count; /* with those that lost their place */
+    uint64_t holders;
     UT_hash_handle hh;
 };
 
@@ -154,7 +161,7 @@ void sandbox_unkeep(struct sandbox *sb, struct stage *stage, struct steps *steps
 /* ---- sandbox_clients.c */
 struct sandbox_ticket {
     struct sandbox_client *client; /* NULL: a set without number */
-    uint64_t seq, parent, deadline_ns;
+    uint64_t seq, parent, holder, deadline_ns;
     const struct client_result *known; /* applied before: a repeat, if the digest is the same */
     struct client_result copy;
 };
@@ -165,6 +172,9 @@ int sandbox_ticket_take(struct sandbox *sb, const struct changes_begin *begin,
     struct sandbox_ticket *ret, struct err *e) WARN_UNUSED;
 /* Wait until the parent was applied. */
 int sandbox_ticket_wait(struct sandbox *sb, struct sandbox_ticket *t, struct err *e) WARN_UNUSED;
+/* All of the set is here. Refuses (busy) when it came again over another connection meanwhile. */
+int sandbox_ticket_arrived(
+    struct sandbox *sb, const struct sandbox_ticket *t, struct err *e) WARN_UNUSED;
 /* The slot that the result of this ticket will have. sb->lock is not held. */
 void sandbox_ticket_result(
     struct sandbox *sb, const struct sandbox_ticket *t, struct store_result *ret);

@@ -51,6 +51,8 @@ struct table_feed {
     bool wrong_hash;
     int stall_fd;   /* read one byte from it before the first operation; -1 = none */
     int reached_fd; /* … after a byte was written to this one */
+    void (*meanwhile)(void *ctx); /* called before the first operation */
+    void *ctx;
 };
 
 static inline int table_next(void *ctx, struct change_op *ret, struct err *e)
@@ -62,6 +64,8 @@ static inline int table_next(void *ctx, struct change_op *ret, struct err *e)
     if (f->at == 0 && f->stall_fd >= 0 &&
         (write(f->reached_fd, "r", 1) < 0 || read(f->stall_fd, &byte, 1) < 0))
         return -EIO;
+    if (f->at == 0 && f->meanwhile)
+        f->meanwhile(f->ctx);
     if (f->at == f->count)
         return 0;
     const struct row *row = &f->rows[f->at++];

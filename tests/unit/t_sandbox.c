@@ -407,6 +407,35 @@ static void test_all_at_once(void **state)
     sandbox_info_release(&info);
 }
 
+static void send_again(void *ctx)
+{
+    struct fixture *f = ctx;
+    assert_int_equal(send_numbered(f->sb, "l.1", 1, 0, "again", NULL), PROTO_OK);
+    assert_int_equal(send_numbered(f->sb, "l.1", 2, 1, "next", NULL), PROTO_OK);
+}
+
+/* A set whose client vanished while it was sent: the client is back with it, over another connection. */
+static void test_arrives_again(void **state)
+{
+    struct fixture *f = *state;
+    const struct row rows[] = {PUT("numbered", "first")};
+    struct table_feed feed = {
+        .rows = rows, .count = 1, .stall_fd = -1, .meanwhile = send_again, .ctx = f};
+    struct changes_feed as_feed = table_as_feed(&feed);
+    struct changes_begin begin = {
+        .client = "l.1", .seq = 1, .if_generation = CHANGES_NO_GENERATION};
+    struct sandbox_apply_result res;
+    struct err e = ERR_INIT;
+    bool repeated;
+
+    assert_int_equal(sandbox_apply(f->sb, &begin, &as_feed, &res, &e), -EPROTO);
+    assert_int_equal(e.refusal, PROTO_BUSY);
+    assert_true(is_file(f, "numbered", "next"));
+    assert_int_equal(send_numbered(f->sb, "l.1", 1, 0, "again", &repeated), PROTO_OK);
+    assert_true(repeated);
+    assert_int_equal(sandbox_barrier(f->sb, "l.1", 2, 0, NULL, NULL), 0);
+}
+
 struct stalled {
     struct fixture *f;
     int fd, reached_fd;
@@ -603,6 +632,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_twin_numbers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_barriers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_all_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_arrives_again, setup, teardown),
         cmocka_unit_test_setup_teardown(test_delete_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_run_changes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reading, setup, teardown),
