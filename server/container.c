@@ -216,6 +216,13 @@ int container_stand_by(struct container *c, struct err *e)
     return r < 0 ? err_set(e, -r, "let container '%s' stand by", c->id) : 0;
 }
 
+static uint64_t cpu_so_far(const struct container *c)
+{
+    return c->engine->cgroups.version == CGROUP_NONE
+               ? container_cpu_of(c->init)
+               : cgroup_cpu_us(&c->engine->cgroups, &c->meter);
+}
+
 int container_start(struct container *c, const struct container_process *process, struct err *e)
 {
     if (c->started)
@@ -226,7 +233,7 @@ int container_start(struct container *c, const struct container_process *process
     int r = container_check_workspace(c, c->workspace, e);
     if (r < 0)
         return r;
-    c->cpu_base_us = cgroup_cpu_us(&c->engine->cgroups, &c->meter);
+    c->cpu_base_us = cpu_so_far(c);
     c->peak_base_bytes = cgroup_reset_peak(&c->engine->cgroups, &c->meter);
     (void)pthread_mutex_lock(&c->lock);
     if (c->engine->driver->hand_over)
@@ -245,7 +252,7 @@ int container_fd(const struct container *c)
 
 uint64_t container_cpu_us(const struct container *c)
 {
-    uint64_t now = cgroup_cpu_us(&c->engine->cgroups, &c->meter);
+    uint64_t now = cpu_so_far(c);
     return now > c->cpu_base_us ? now - c->cpu_base_us : 0;
 }
 

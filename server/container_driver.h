@@ -96,6 +96,14 @@ int order_send(int sock, const struct init_order *order, const int *fds) WARN_UN
 int order_send_job(int sock, enum init_order_kind kind, const struct container_process *process,
     struct err *e) WARN_UNUSED;
 
+/* ---- container_cpu.c */
+
+/* CPU time of process 1 of a container and of all that descends from it, by /proc, for where no
+ * cgroup counts. That of children for whom nobody waited is lost. */
+uint64_t container_cpu_of(pid_t init);
+/* What the text of /proc/PID/stat says, in clock ticks. false: it is no such text. */
+bool container_cpu_ticks(const char *text, uint64_t *ret);
+
 /* ---- container.c, for the drivers */
 
 /* Take the state directory, and the mark of its name. lock_fd is the caller's to close. */
