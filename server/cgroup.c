@@ -29,7 +29,7 @@ static bool fs_is(const char *path, long magic)
     return statfs(path, &st) == 0 && (long)st.f_type == magic;
 }
 
-static bool has_word(const char *text, const char *word)
+bool cgroup_lists(const char *text, const char *word)
 {
     size_t len = strlen(word);
     for (const char *p = text; (p = strstr(p, word)); p += len) {
@@ -49,9 +49,10 @@ void cgroup_probe(struct cgroup_host *ret)
         if (io_read_file(MOUNT "/cgroup.controllers", FILE_MAX, &b, NULL) < 0)
             return;
         ret->version = CGROUP_V2;
-        ret->memory = ret->swap = has_word(buf_str(&b), "memory");
-        ret->pids = has_word(buf_str(&b), "pids");
-        ret->cpuset = has_word(buf_str(&b), "cpuset");
+        ret->memory = ret->swap = cgroup_lists(buf_str(&b), "memory");
+        ret->pids = cgroup_lists(buf_str(&b), "pids");
+        ret->cpuset = cgroup_lists(buf_str(&b), "cpuset");
+        ret->cpu = cgroup_lists(buf_str(&b), "cpu");
         ret->cpu_usage = true; /* cpu.stat is there without any controller */
         return;
     }
@@ -292,6 +293,29 @@ int cgroup_make(const struct cgroup_host *host, const char *name,
 
 /* ---- leftovers */
 
+/* Kill everything in one cgroup directory: at one stroke where the kernel has that (version 2, since
+ * Linux 5.14), else one by one. */
+static bool kill_all(const char *dir)
+{
+    char path[PATH_MAX];
+    int n = snprintf(path, sizeof path, "%s/cgroup.kill", dir);
+    if (n > 0 && n < (int)sizeof path && write_text(path, "1") == 0)
+        return true;
+    n = snprintf(path, sizeof path, "%s/cgroup.procs", dir);
+    CLEANUP(buf_release) struct buf b;
+    buf_init(&b, 0);
+    if (n < 0 || n >= (int)sizeof path || io_read_file(path, PROCS_MAX, &b, NULL) < 0)
+        return false;
+    for (const char *line = buf_str(&b); *line;) {
+        uint64_t pid = 0;
+        if (find_number(line, "", &pid) && pid > 1 && pid <= INT_MAX)
+            (void)kill((pid_t)pid, SIGKILL);
+        line += strcspn(line, "\n");
+        line += *line == '\n';
+    }
+    return true;
+}
+
 /* Kill everything in one cgroup directory, and remove it. A killed process leaves its cgroup a
  * moment later, so try for a while. */
 static bool remove_dir(const char *dir)
@@ -301,19 +325,8 @@ static bool remove_dir(const char *dir)
             return true;
         if (errno != EBUSY)
             return false;
-        char path[PATH_MAX];
-        int n = snprintf(path, sizeof path, "%s/cgroup.procs", dir);
-        CLEANUP(buf_release) struct buf b;
-        buf_init(&b, 0);
-        if (n < 0 || n >= (int)sizeof path || io_read_file(path, PROCS_MAX, &b, NULL) < 0)
+        if (!kill_all(dir))
             return false;
-        for (const char *line = buf_str(&b); *line;) {
-            uint64_t pid = 0;
-            if (find_number(line, "", &pid) && pid > 1 && pid <= INT_MAX)
-                (void)kill((pid_t)pid, SIGKILL);
-            line += strcspn(line, "\n");
-            line += *line == '\n';
-        }
         (void)nanosleep(&(struct timespec){.tv_nsec = 5 * 1000 * 1000}, NULL);
     }
     return false;

@@ -15,7 +15,7 @@
 #include "shared/cleanup.h"
 #include "shared/err.h"
 
-#define CGROUP_NAME_BYTES 256 /* "/silt-1a2b3c4d/<id>" */
+#define CGROUP_NAME_BYTES 1024 /* "/silt-1a2b3c4d/<id>", beneath an ordinary user's own cgroup */
 
 enum cgroup_version { CGROUP_NONE, CGROUP_V1, CGROUP_V2 };
 
@@ -24,9 +24,13 @@ struct cgroup_host {
     enum cgroup_version version;
     bool memory, pids, cpuset, cpu_usage;
     bool swap; /* the limit of memory and swap together can be set */
+    bool cpu;  /* a share of the CPUs' time can be set (version 2) */
 };
 
+/* What root finds. An ordinary user's: cgroup_own.h. */
 void cgroup_probe(struct cgroup_host *ret);
+/* Is the controller among the words of a control file? */
+bool cgroup_lists(const char *text, const char *word);
 const char *cgroup_version_name(enum cgroup_version version); /* "v1", "v2", "none" */
 
 struct cgroup_usage {

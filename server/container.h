@@ -15,7 +15,9 @@
  * (siltd died) the container ends.
  *
  * As root each sandbox has its own host uid, mapped alone to 1000 inside. As an ordinary user the
- * runtime is started inside a user namespace made at start-up, and the only uid is the user's own.
+ * runtime is started inside a user namespace made at start-up, and the only uid is the user's own;
+ * if this process is alone in a cgroup of version 2 that it may write to, it moves into a leaf of it
+ * and limits hold as for root (cgroup_own.h).
  * The runtime always starts in a private mount namespace in which an empty cgroup v2 mount that
  * would stop crun is gone.
  *
@@ -55,7 +57,7 @@ struct container_abilities {
     bool limit_cpu;      /* number of CPUs by cpuset or affinity */
     bool warm;           /* containers can be made before they are needed, programs prepared */
     bool terminal;       /* a program can have one */
-    char note[256];      /* a sentence on what is not enforced and how to enable it; "" if all is */
+    char note[512];      /* a sentence on what is not enforced and how to enable it; "" if all is */
 };
 
 struct container_limits {
@@ -145,7 +147,7 @@ int container_wait(struct container *c, struct container_exit *ret, struct err *
 /* Send a signal to the program's process group; SIGKILL kills everything in the container at once.
  * Any thread, between container_new and container_free. */
 int container_kill(struct container *c, int sig, struct err *e) WARN_UNUSED;
-/* CPU time used by the container so far, for the cpu limit; 0 where it cannot be known. */
+/* CPU time used by the container so far, for the cpu limit. */
 uint64_t container_cpu_us(const struct container *c);
 void container_free(struct container *c);
 

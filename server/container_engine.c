@@ -136,10 +136,20 @@ static void read_abilities(struct oci_engine *g)
     a->limit_pids = g->base.cgroups.pids;
     a->limit_cpu = true; /* by cpuset, else by affinity */
     a->warm = a->terminal = !g->kind->around;
-    if (!a->root)
+    if (!a->root && a->limit_memory && a->limit_pids)
         (void)snprintf(a->note, sizeof a->note,
-            "running without root: memory is limited per process and not per container, and all "
-            "sandboxes share one user; run siltd as root for limits per container");
+            "running without root: all sandboxes share one user, limits hold per container, in the "
+            "cgroup %.200s%s",
+            g->own.path, *g->own.path ? "" : "/");
+    else if (!a->root && a->limit_pids)
+        (void)snprintf(a->note, sizeof a->note,
+            "running without root, and no controller for memory comes with the cgroup: memory is "
+            "limited per process and not per container, and all sandboxes share one user");
+    else if (!a->root)
+        (void)snprintf(a->note, sizeof a->note,
+            "running without root, and %s: memory is limited per process and not per container, "
+            "and all sandboxes share one user; for limits per container start it with: %s siltd",
+            cgroup_own_reason(g->own.state), CGROUP_OWN_COMMAND);
     else if (!a->limit_memory || !a->limit_pids)
         (void)snprintf(a->note, sizeof a->note,
             "no cgroup controller for %s here: the limit holds per process; enable it on the "
@@ -162,26 +172,38 @@ static int read_oom_score_adj(void)
     return now > OOM_SCORE_ADJ ? now : OOM_SCORE_ADJ; /* lowering it takes a privilege */
 }
 
+/* Without a cgroup of its own an ordinary user has softer limits, but a server. */
+static enum place_cgroups find_cgroups(struct oci_engine *g)
+{
+    if (g->base.abilities.root) {
+        cgroup_probe(&g->base.cgroups);
+        bool both = g->base.cgroups.version == CGROUP_V1 && access("/sys/fs/cgroup/unified", F_OK) == 0;
+        (void)snprintf(g->cgroup_parent, sizeof g->cgroup_parent, "/%s", g->base.mark);
+        return both ? PLACE_CGROUPS_NOT_UNIFIED : PLACE_CGROUPS_AS_IS;
+    }
+    cgroup_own_look(&g->own);
+    if (cgroup_own_take(&g->own, g->base.mark, &g->base.cgroups, NULL) < 0)
+        return PLACE_CGROUPS_NONE;
+    (void)snprintf(g->cgroup_parent, sizeof g->cgroup_parent, "%s/%s", g->own.path, g->base.mark);
+    return PLACE_CGROUPS_AS_IS;
+}
+
 static int set_up(struct oci_engine *g, const struct container_config *config, struct err *e)
 {
     int r = container_lock_state(&g->base, config->state_dir, e);
     if (r < 0)
         return r;
-    (void)snprintf(g->cgroup_parent, sizeof g->cgroup_parent, "/%s", g->base.mark);
     if (config->image_dir && !(g->image_dir = strdup(config->image_dir)))
         return err_set(e, ENOMEM, "make the container engine");
     if (sched_getaffinity(0, sizeof g->allowed, &g->allowed) < 0)
         return err_set(e, errno, "read the CPUs");
     g->base.abilities.root = geteuid() == 0;
-    if (g->base.abilities.root)
-        cgroup_probe(&g->base.cgroups);
+    enum place_cgroups cgroups = find_cgroups(g);
     g->oom_score_adj = read_oom_score_adj();
     choose_paths(g);
-    bool hybrid =
-        g->base.cgroups.version == CGROUP_V1 && access("/sys/fs/cgroup/unified", F_OK) == 0;
     if ((r = find_runtime(config->runtime, &g->runtime_path, e)) < 0 ||
         (r = seal_runtime(g->runtime_path, &g->runtime_fd, e)) < 0 ||
-        (r = place_make(config, g->base.abilities.root, hybrid, (unsigned)CPU_COUNT(&g->allowed),
+        (r = place_make(config, g->base.abilities.root, cgroups, (unsigned)CPU_COUNT(&g->allowed),
              &g->place, e)) < 0 ||
         (r = place_refresh(&g->place, g->copies, e)) < 0 || (r = read_version(g, e)) < 0)
         return r;
@@ -217,7 +239,10 @@ int oci_engine_reap(struct container_engine *engine, struct err *e)
     /* Bundles and the runtime's state lay in the dead server's own mount namespace and went with
      * it. Containers end by themselves when their socket closes; whatever did not is found by its
      * cgroup. */
-    return WEAK("reap") ? 0 : (int)cgroup_reap(&g->base.cgroups, g->cgroup_parent);
+    int count = WEAK("reap") ? 0 : (int)cgroup_reap(&g->base.cgroups, g->cgroup_parent);
+    if (g->own.taken)
+        (void)!cgroup_own_room(&g->own, g->base.mark); /* else the runtime makes it */
+    return count;
 }
 
 void oci_engine_free(struct container_engine *engine)
@@ -225,6 +250,7 @@ void oci_engine_free(struct container_engine *engine)
     struct oci_engine *g = (struct oci_engine *)engine;
     if (g->cgroup_parent[0])
         (void)cgroup_reap(&g->base.cgroups, g->cgroup_parent);
+    cgroup_own_release(&g->own);
     place_release(&g->place);
     fd_closep(&g->runtime_fd);
     fd_closep(&g->base.lock_fd);

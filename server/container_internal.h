@@ -16,6 +16,7 @@
 #include <sched.h>
 #include <time.h>
 
+#include "server/cgroup_own.h"
 #include "server/container_driver.h"
 
 /*
@@ -68,7 +69,8 @@ struct oci_engine {
     int runtime_fd; /* a sealed copy of the runtime, or -1: execute runtime_path */
     char *image_dir;
     struct place place;
-    char cgroup_parent[32];
+    struct cgroup_own own; /* as an ordinary user */
+    char cgroup_parent[CGROUP_OWN_BYTES + CONTAINER_MARK_BYTES + 1]; /* own.path/silt-1a2b3c4d */
     uint64_t files_hard; /* hard limit of descriptors */
     int oom_score_adj;
     const char *masked[16], *readonly[8];
@@ -89,8 +91,14 @@ bool oci_engine_has_image(const struct container_engine *engine, const char *ima
 
 /* ---- container_place.c */
 
+/* What the runtime sees at /sys/fs/cgroup. */
+enum place_cgroups {
+    PLACE_CGROUPS_AS_IS,
+    PLACE_CGROUPS_NOT_UNIFIED, /* without the empty version 2 beside version 1, if there is one */
+    PLACE_CGROUPS_NONE,
+};
 /* Make the namespaces. init_path is copied to PLACE_INIT. */
-int place_make(const struct container_config *config, bool root, bool hybrid_cgroups,
+int place_make(const struct container_config *config, bool root, enum place_cgroups cgroups,
     unsigned cpu_count, struct place *ret, struct err *e) WARN_UNUSED;
 void place_release(struct place *p);
 /* Copy those files of /etc that changed since. Under the engine's lock. */

@@ -215,19 +215,22 @@ static int map_self(uid_t uid, gid_t gid, struct answer *a)
 
 /* What stands in the runtime's way: crun 1.8 refuses version 1 of cgroups when an (empty) version 2
  * is mounted beside it, and without rights over any cgroup it must see none. */
-static int clear_cgroups(bool root, bool hybrid, struct answer *a)
+static int clear_cgroups(enum place_cgroups cgroups, struct answer *a)
 {
-    if (!root && mount("tmpfs", "/sys/fs/cgroup", "tmpfs", MS_NOSUID | MS_NODEV, NULL) < 0)
+    if (cgroups == PLACE_CGROUPS_NONE &&
+        mount("tmpfs", "/sys/fs/cgroup", "tmpfs", MS_NOSUID | MS_NODEV, NULL) < 0)
         return note(a, "mount over", "/sys/fs/cgroup");
     /* EINVAL: it is an empty folder, because somebody unmounted it already. */
-    if (root && hybrid && umount2("/sys/fs/cgroup/unified", MNT_DETACH) < 0 && errno != EINVAL)
+    if (cgroups == PLACE_CGROUPS_NOT_UNIFIED &&
+        umount2("/sys/fs/cgroup/unified", MNT_DETACH) < 0 && errno != EINVAL)
         return note(a, "unmount", "/sys/fs/cgroup/unified");
     return 0;
 }
 
 struct make {
     const char *image_dir;
-    bool root, hybrid;
+    bool root;
+    enum place_cgroups cgroups;
     unsigned cpu_count;
 };
 
@@ -244,7 +247,7 @@ static int make_namespaces(const struct make *m, int fds[3], struct answer *a)
         return -1;
     if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
         return note(a, "detach", "/");
-    if (clear_cgroups(m->root, m->hybrid, a) < 0)
+    if (clear_cgroups(m->cgroups, a) < 0)
         return -1;
     if (mount("silt", PLACE, "tmpfs", 0, "mode=0755," PLACE_BYTES) < 0)
         return note(a, "mount", PLACE);
@@ -323,7 +326,7 @@ static int copy_init(const char *path, const struct place *p, struct err *e)
     return r < 0 ? err_set(e, -r, "copy silt-init") : 0;
 }
 
-int place_make(const struct container_config *config, bool root, bool hybrid_cgroups,
+int place_make(const struct container_config *config, bool root, enum place_cgroups cgroups,
     unsigned cpu_count, struct place *ret, struct err *e)
 {
     int socks[2];
@@ -332,7 +335,7 @@ int place_make(const struct container_config *config, bool root, bool hybrid_cgr
         return err_set(e, errno, "make a socket pair");
     CLEANUP(fd_closep) int ours = socks[0];
     CLEANUP(fd_closep) int theirs = socks[1];
-    const struct make make = {config->image_dir, root, hybrid_cgroups, cpu_count};
+    const struct make make = {config->image_dir, root, cgroups, cpu_count};
     pid_t pid = fork();
     if (pid < 0)
         return err_set(e, errno, "fork");

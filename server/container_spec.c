@@ -188,6 +188,8 @@ int spec_write_bundle(struct oci_engine *g, const struct container_spec *s, cons
                     ? s->limits.pids + 1
                     : 0,
         .cpus = fewer && !*ret_pin ? buf_str(&cpus) : NULL,
+        /* A program can undo its pinning, but not this. */
+        .cpu_time = *ret_pin && *cgroup && g->base.cgroups.cpu ? s->limits.cpus : 0,
         .tmp_bytes = s->limits.tmp_bytes > TMP_BYTES_MIN ? s->limits.tmp_bytes : TMP_BYTES_MIN,
         .oom_score_adj = g->oom_score_adj,
         .rlimits = rlimits,

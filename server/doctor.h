@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "server/cgroup.h"
+#include "server/cgroup_own.h"
 #include "server/config.h"
 #include "server/runtimes.h"
 #include "shared/buf.h"
@@ -47,6 +47,7 @@ struct doctor_facts {
     bool userns_clone_off, userns_apparmor;        /* sysctls that take them from ordinary users */
     char capabilities_missing[DOCTOR_NAMES_BYTES]; /* of those that root's siltd uses */
     struct cgroup_host cgroups;                    /* as root */
+    struct cgroup_own own;                         /* as an ordinary user */
     bool cgroups_hybrid, cgroups_writable;
     uint64_t tick_ns; /* of the kernel's coarse clock */
 

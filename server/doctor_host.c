@@ -10,15 +10,17 @@
 #include "shared/banned.h"
 
 #define NEWER_KERNEL "apt-get install linux-image-amd64 && reboot"
+#define UNIFIED                                                                                    \
+    "add cgroup_enable=memory systemd.unified_cgroup_hierarchy=1 to GRUB_CMDLINE_LINUX in "        \
+    "/etc/default/grub, then update-grub && reboot"
+#define OWN_CGROUP CGROUP_OWN_COMMAND " siltd, or Delegate=yes in its systemd service"
 #define STAMP_DOUBT_NS UINT64_C(10000000) /* younger time stamps are not believed (scan.c) */
 
 bool doctor_host_user(const struct doctor_facts *f, struct doctor_row *row)
 {
     if (!f->root) {
         doctor_bad(row, DOCTOR_WARN,
-            "memory and CPU are limited per process only, all sandboxes are the same host user, "
-            "the disk's limit is soft",
-            "an ordinary user");
+            "all sandboxes are the same host user, the disk's limit is soft", "an ordinary user");
         return doctor_mend(row, "run siltd as root: sudo siltd");
     }
     if (*f->capabilities_missing) {
@@ -136,12 +138,44 @@ static void list_controllers(const struct cgroup_host *c, bool there, char *list
     }
 }
 
+/* An ordinary user's: what stands in the way has a command that mends it. */
+static bool judge_own_cgroup(const struct cgroup_own *own, struct doctor_row *row)
+{
+    static const char *const mends[] = {
+        [CGROUP_OWN_OTHER_VERSION] = UNIFIED,
+        [CGROUP_OWN_FOREIGN] = OWN_CGROUP,
+        [CGROUP_OWN_SHARED] = OWN_CGROUP,
+        [CGROUP_OWN_BARE] =
+            "as root: mkdir -p /etc/systemd/system/user@.service.d; printf '[Service]\\nDelegate=cpu "
+            "cpuset memory pids\\n' > /etc/systemd/system/user@.service.d/delegate.conf; systemctl "
+            "daemon-reload; then log in again",
+        [CGROUP_OWN_ODD] = OWN_CGROUP,
+    };
+    const struct cgroup_host c = {.memory = own->memory,
+        .pids = own->pids,
+        .cpuset = own->cpuset || own->cpu,
+        .cpu_usage = true};
+    char have[64] = "", lack[64] = "";
+    list_controllers(&c, true, have, sizeof have);
+    list_controllers(&c, false, lack, sizeof lack);
+    if (own->state == CGROUP_OWN_USABLE && own->memory && own->pids)
+        return doctor_ok(row, "v2, given to this user: %s", have);
+    if (own->state == CGROUP_OWN_USABLE) {
+        doctor_bad(row, DOCTOR_WARN, "a limit that has no controller holds per process only",
+            "v2, given to this user: %s, without %s", have, lack);
+        return doctor_mend(row, "%s", mends[CGROUP_OWN_BARE]);
+    }
+    doctor_bad(row, DOCTOR_WARN, "memory is limited per process, not per container",
+        "not used: %s", cgroup_own_reason(own->state));
+    return doctor_mend(row, "%s", mends[own->state]);
+}
+
 bool doctor_host_cgroups(const struct doctor_facts *f, struct doctor_row *row)
 {
     const struct cgroup_host *c = &f->cgroups;
     char have[64] = "", lack[64] = "";
     if (!f->root)
-        return doctor_ok(row, "not used as an ordinary user");
+        return judge_own_cgroup(&f->own, row);
     if (c->version == CGROUP_NONE) {
         doctor_bad(row, DOCTOR_WARN, "memory and processes are limited per process and user only",
             "none at /sys/fs/cgroup");
@@ -160,9 +194,7 @@ bool doctor_host_cgroups(const struct doctor_facts *f, struct doctor_row *row)
             c->memory && c->pids ? "CPUs are limited by affinity, CPU time is the program's own sum"
                                  : "a limit that has no controller holds per process only",
             "%s with %s, without %s", name, *have ? have : "nothing", lack);
-        return doctor_mend(row,
-            "add cgroup_enable=memory systemd.unified_cgroup_hierarchy=1 to "
-            "GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub && reboot");
+        return doctor_mend(row, UNIFIED);
     }
     return doctor_ok(row, "%s%s with %s", name, f->cgroups_hybrid ? " (hybrid)" : "", have);
 }

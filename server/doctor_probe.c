@@ -147,8 +147,10 @@ static void probe_capabilities(struct doctor_facts *f)
 
 static void probe_cgroups(struct doctor_facts *f)
 {
-    if (!f->root)
+    if (!f->root) {
+        cgroup_own_look(&f->own);
         return;
+    }
     cgroup_probe(&f->cgroups);
     bool v1 = f->cgroups.version == CGROUP_V1;
     f->cgroups_hybrid = v1 && access("/sys/fs/cgroup/unified", F_OK) == 0;

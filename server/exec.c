@@ -139,6 +139,7 @@ static int run_make(struct exec *x, struct sandbox *sb, struct run **ret, struct
     run->begin_ns = io_now_ns();
     run->facts.created_ns = io_wall_ns();
     run->facts.engine = container_engine_abilities(x->engine)->engine;
+    run->facts.memory_whole = container_engine_abilities(x->engine)->limit_memory;
     text_id_sorted("run_", run->facts.created_ns / 1000000, run->facts.id, sizeof(run->facts.id));
     (void)snprintf(run->facts.sandbox, sizeof(run->facts.sandbox), "%s", sandbox_id(sb));
     run->view_fd = -1;

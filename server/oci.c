@@ -32,6 +32,7 @@ struct mount_row {
  * ones without a word when it binds writably inside a user namespace, while it sets rnosuid and
  * rnodev by mount_setattr(2). Read-only binds are remounted with all flags; there the recursive
  * forms must be missing, since they make crun open the target as a directory. */
+#define CPU_PERIOD_US 100000 /* the kernel's own */
 #define BIND_RW                                                                                    \
     {                                                                                              \
         "bind", "rw", "nosuid", "nodev", "rnosuid", "rnodev", NULL                                 \
@@ -157,6 +158,11 @@ static json_t *make_resources(const struct oci_config *c)
                            resources, "pids", json_pack("{s:I}", "limit", (json_int_t)c->pids)) < 0)
         return NULL;
     if (c->cpus && json_object_set_new(resources, "cpu", json_pack("{s:s}", "cpus", c->cpus)) < 0)
+        return NULL;
+    if (c->cpu_time > 0 &&
+        json_object_set_new(resources, "cpu",
+            json_pack("{s:I, s:i}", "quota", (json_int_t)c->cpu_time * CPU_PERIOD_US, "period",
+                CPU_PERIOD_US)) < 0)
         return NULL;
     return ptr_take(&resources);
 }

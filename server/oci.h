@@ -52,6 +52,7 @@ struct oci_config {
     } swap;             /* how to forbid it */
     uint32_t pids;      /* 0: not limited by cgroup */
     const char *cpus;   /* cpuset list, or NULL */
+    uint32_t cpu_time;  /* as much time as that many CPUs have, or 0: not limited by cgroup */
     uint64_t tmp_bytes; /* size of /tmp; /dev/shm gets half */
     int oom_score_adj;
     const struct oci_rlimit *rlimits;

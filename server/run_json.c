@@ -69,9 +69,9 @@ static json_t *time_or_null(uint64_t ns)
 static json_t *limits_json(const struct run_facts *f)
 {
     const struct config_limits *l = &f->limits;
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s}", "wall_ms", number(l->wall_ms),
+    return json_pack("{s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:s}", "wall_ms", number(l->wall_ms),
         "cpu_ms", l->cpu_ms ? number(l->cpu_ms) : json_null(), "memory_bytes",
-        number(l->memory_bytes), "pids", number(l->pids), "output_bytes", number(l->output_bytes),
+        number(l->memory_bytes), "memory", f->memory_whole ? "container" : "process", "pids", number(l->pids), "output_bytes", number(l->output_bytes),
         "workspace_bytes", number(f->space_bytes), "workspace_files", number(f->space_files),
         "workspace", f->space_hard ? "hard" : "soft");
 }

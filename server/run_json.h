@@ -38,6 +38,7 @@ struct run_facts {
     int signal;
     char reason[ERR_MSG_BYTES]; /* "" = none */
     bool timed_out, cancelled, oom_killed, cpu_hit, pids_hit, output_hit, space_hit;
+    bool memory_whole; /* the memory limit is the container's; else each process's */
     bool space_hard; /* the kernel keeps the workspace to its limit; else it is looked at */
     uint64_t space_bytes, space_files;
     bool started; /* there was a program: generations are known */

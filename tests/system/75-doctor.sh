@@ -69,7 +69,7 @@ if [ "$(id -u)" -eq 0 ]; then
     try setpriv --reuid=nobody --regid=nogroup --clear-groups env -i PATH="$PLAIN_PATH" HOME="$TMP/user" \
         "${SAN_OPTIONS[@]}" "$TMP/bin/siltd" doctor --json --listen 127.0.0.1:0
     same 'an ordinary user is told what that costs' warn "$(row user verdict)"
-    contains 'memory' 'per process only' "$(row user cost)"
+    contains 'memory, where it has no cgroup of its own' 'per process' "$(row cgroups cost)"
     same 'and has containers' 'ok 0' "$(row container verdict) $code"
     same 'nothing is left behind' "$TMP/user" "$(find "$TMP/user")"
 else

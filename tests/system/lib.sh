@@ -100,11 +100,24 @@ wait_until() {
 # One for all starts, so that a project's link finds the server again after a restart.
 LISTEN=127.0.0.1:0
 
+# In the guest of scripts/test-guest: a folder of cgroups that was given to this user. Each server gets
+# one of it, alone. One that starts again where another was killed finds what that left.
+OWN_CGROUP=${GUEST_OWN:+$GUEST_OWN/test-$$.scope}
+in_own_cgroup() { # COMMAND…
+    if [ -n "$OWN_CGROUP" ]; then
+        mkdir -p "$OWN_CGROUP"
+        local into=$OWN_CGROUP
+        [ ! -d "$into/silt-server" ] || into=$into/silt-server
+        echo "$BASHPID" >"$into/cgroup.procs"
+    fi
+    exec "$@"
+}
+
 serves() { [ -s "$DATA/address" ] && kill -0 "$SERVER_PID" 2>/dev/null; }
 start_server() {
     rm -f "$DATA/address"
     SERVER_STARTS=$((SERVER_STARTS + 1))
-    env -i PATH="$PLAIN_PATH" HOME="$SERVER_HOME" "${SAN_OPTIONS[@]}" \
+    in_own_cgroup env -i PATH="$PLAIN_PATH" HOME="$SERVER_HOME" "${SAN_OPTIONS[@]}" \
         "$SILTD" --listen "$LISTEN" --data-dir "$DATA" "$@" >>"$SERVER_LOG" 2>&1 &
     SERVER_PID=$!
     if ! wait_until 30 serves; then
@@ -143,7 +156,7 @@ server_cgroups() {
             printf -v byte '%d' "'${path:i:1}"
             hash=$((((hash ^ byte) * 16777619) & 0xffffffff))
         done
-        find /sys/fs/cgroup -maxdepth 3 -type d -name "$(printf 'silt-%08x' "$hash")" 2>/dev/null
+        find /sys/fs/cgroup -maxdepth 6 -type d -name "$(printf 'silt-%08x' "$hash")" 2>/dev/null
     done < <(find "$DATA" -maxdepth 2 -name lock 2>/dev/null)
 }
 
@@ -176,6 +189,7 @@ stop_server() {
     wait_until 5 nothing_left
     local left
     left=$(server_leftovers; server_cgroups; staging_leftovers; grep -F -- "$DATA" /proc/self/mountinfo)
+    [ -z "$OWN_CGROUP" ] || left+=$(rmdir "$OWN_CGROUP" 2>&1)
     same "$what" '' "$left"
 }
 

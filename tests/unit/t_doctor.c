@@ -198,6 +198,38 @@ static void test_userns(void **state)
     assert_string_equal(rows[4].mend, "sysctl -w user.max_user_namespaces=15000");
 }
 
+/* An ordinary user's cgroup: what is said of each state, and what mends it. */
+static void test_own_cgroup(void **state)
+{
+    (void)state;
+    static const struct {
+        struct cgroup_own own;
+        enum doctor_verdict verdict;
+        const char *says, *mends;
+    } states[] = {
+        {{.memory = true, .pids = true, .cpuset = true}, DOCTOR_OK, "memory, pids, cpuset", ""},
+        {{.memory = true, .pids = true, .cpu = true}, DOCTOR_OK, "v2, given to this user", ""},
+        {{.pids = true, .cpu = true}, DOCTOR_WARN, "without memory", "user@.service.d"},
+        {{.state = CGROUP_OWN_OTHER_VERSION}, DOCTOR_WARN, "version 2", "unified_cgroup_hierarchy"},
+        {{.state = CGROUP_OWN_FOREIGN}, DOCTOR_WARN, "not given", "-p Delegate=yes siltd"},
+        {{.state = CGROUP_OWN_SHARED}, DOCTOR_WARN, "other processes", "systemd-run --user --scope"},
+        {{.state = CGROUP_OWN_BARE}, DOCTOR_WARN, "no controller", "user@.service.d"},
+        {{.state = CGROUP_OWN_ODD}, DOCTOR_WARN, "cannot be made out", "Delegate=yes"},
+    };
+    for (size_t i = 0; i < sizeof states / sizeof states[0]; i++) {
+        static struct doctor_row rows[DOCTOR_ROWS_MAX];
+        struct doctor_facts f = good();
+        f.root = false;
+        f.own = states[i].own;
+        (void)doctor_judge(&f, rows);
+        const struct doctor_row *row = &rows[7];
+        assert_string_equal(row->check, "cgroups");
+        if (row->verdict != states[i].verdict || !strstr(row->text, states[i].says) ||
+            !strstr(row->mend, states[i].mends) || (*row->mend == '\0') != (*row->cost == '\0'))
+            fail_msg("%zu: %s / %s", i, row->text, row->mend);
+    }
+}
+
 /* One that is not there is installed; one that does not suit here is replaced. */
 static void test_runtime(void **state)
 {
@@ -270,6 +302,7 @@ int main(void)
         cmocka_unit_test(test_good),
         cmocka_unit_test(test_each),
         cmocka_unit_test(test_userns),
+        cmocka_unit_test(test_own_cgroup),
         cmocka_unit_test(test_runtime),
         cmocka_unit_test(test_left_out),
         cmocka_unit_test(test_print),

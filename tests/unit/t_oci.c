@@ -200,6 +200,14 @@ static void test_resources(void **state)
     assert_string_equal(json_string_value(at(j, "linux.resources.cpu.cpus")), "0,2");
     json_decref(j);
 
+    config.cpus = NULL; /* a share of the time where no CPUs can be set apart */
+    config.cpu_time = 3;
+    j = make(&config);
+    assert_null(at(j, "linux.resources.cpu.cpus"));
+    assert_int_equal(json_integer_value(at(j, "linux.resources.cpu.quota")), 300000);
+    assert_int_equal(json_integer_value(at(j, "linux.resources.cpu.period")), 100000);
+    json_decref(j);
+
     config.swap = OCI_SWAP_SWAPPINESS; /* a kernel that does not account swap */
     j = make(&config);
     assert_null(at(j, "linux.resources.memory.swap"));
