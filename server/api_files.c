@@ -28,7 +28,7 @@ static int visit_entry(const struct manifest_entry *entry, void *ctx)
         l->more = true;
         return 1;
     }
-    (void)snprintf(mode, sizeof(mode), "%04o", entry->mode & 07777);
+    (void)snprintf(mode, sizeof(mode), "%04o", entry->mode & 0777);
     json_t *item = json_pack("{s:s, s:I, s:s, s:s, s:o}", "kind", api_kind_name(entry->kind),
         "size", (json_int_t)entry->size, "mode", mode, "mtime",
         text_time(entry->mtime_ns > 0 ? (uint64_t)entry->mtime_ns : 0, time), "hash",
@@ -135,7 +135,7 @@ static void reply_file(struct call *call, int fd, const struct sandbox_file *fil
 {
     char etag[HASH_TEXT_BYTES + 2], mode[8];
     api_etag(&file->hash, etag);
-    (void)snprintf(mode, sizeof(mode), "%04o", file->mode & 07777);
+    (void)snprintf(mode, sizeof(mode), "%04o", file->mode & 0777);
     http_add_header(call->req, "ETag", etag);
     http_add_header(call->req, "Silt-Mode", mode);
     const char *known = http_header(call->req, "If-None-Match");

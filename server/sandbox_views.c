@@ -302,6 +302,29 @@ static void take_conflicts(struct sandbox_apply_result *result, struct sandbox_v
         end->conflicts[end->conflict_count++] = ptr_take(&result->conflicts[i].path);
 }
 
+/* The workspace is not what the snapshot was: another generation, or what is in no manifest. */
+static void tell_conflicts(const struct sandbox_apply_result *result, const struct view *v,
+    struct sandbox_view_end *end)
+{
+    size_t count = result->conflict_count;
+    const char *first = end->conflicts[0] ? end->conflicts[0] : "";
+    uint64_t generation = v->snapshot->generation;
+    bool hidden = result->conflicts[0].kind == TREE_OTHER || result->generation == generation;
+
+    if (hidden)
+        (void)snprintf(end->reason, sizeof end->reason,
+            "%zu path%s that it changed %s taken in the workspace by what no snapshot shows (a "
+            "socket, a FIFO, a device, or what another run is writing there), the first is '%.200s': "
+            "remove that there",
+            count, count == 1 ? "" : "s", count == 1 ? "is" : "are", first);
+    else
+        (void)snprintf(end->reason, sizeof end->reason,
+            "%zu path%s that it changed %s changed in the workspace since generation %llu as well, "
+            "the first is '%.200s': run it again",
+            count, count == 1 ? "" : "s", count == 1 ? "was" : "were",
+            (unsigned long long)generation, first);
+}
+
 /* One change set, whole or not at all. */
 static void commit(struct sandbox *sb, struct view *v, const char *run,
     struct sandbox_run_changes *changes, struct sandbox_view_end *end)
@@ -317,12 +340,7 @@ static void commit(struct sandbox *sb, struct view *v, const char *run,
         changes->generation = result.generation;
     } else if (result.conflict_count > 0) {
         take_conflicts(&result, end);
-        (void)snprintf(end->reason, sizeof end->reason,
-            "%zu path%s that it changed %s changed in the workspace since generation %llu as well, "
-            "the first is '%.200s': run it again",
-            result.conflict_count, result.conflict_count == 1 ? "" : "s",
-            result.conflict_count == 1 ? "was" : "were",
-            (unsigned long long)v->snapshot->generation, end->conflicts[0]);
+        tell_conflicts(&result, v, end);
     } else {
         (void)snprintf(end->reason, sizeof end->reason, "%s", e.msg);
     }

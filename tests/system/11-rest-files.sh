@@ -114,7 +114,7 @@ call GET "$F/b%FFd%0Aname"
 same 'and can be read' b "$body"
 
 # A symlink that a program plants leads nowhere
-run '{"command":"ln -s /etc/passwd link; ln -s /etc linkdir; mkfifo pipe"}'
+run '{"command":"ln -s /etc/passwd link; ln -s /etc linkdir; mkfifo pipe; echo >odd; chmod 7755 odd"}'
 same 'a program planted symlinks' succeeded "$(field status)"
 call GET "$F/link"
 expect 'a symlink is not followed' 409 path_conflict
@@ -131,6 +131,7 @@ call GET "$F"
 expect 'the manifest' 200
 same 'paths are in byte order' "$(field 'items|map(.path)|tojson')" "$(field 'items|map(.path)|sort|tojson')"
 same 'an item' '{"kind":"file","mode":"0644","size":13}' "$(field 'items|map(select(.path=="main.py"))[0]|{kind,mode,size}|tojson')"
+same 'a mode is what an operation may say' 0755 "$(field 'items|map(select(.path=="odd"))[0].mode')"
 same 'what a run made is marked as such, unless it was replaced since' '["linkdir"]' \
     "$(field 'items|map(select(.by=="run").path)|map(select(startswith("link")))|tojson')"
 check 'so has what is left without it' grep -qxE 'xxh3-128:[0-9a-f]{32}' <<<"$(field synced_hash)"

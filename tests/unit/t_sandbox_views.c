@@ -345,8 +345,37 @@ static void test_conflicts(void **state)
             fail_msg("%s: kept %d, first '%s': %s", rows[i].what, got.kept, got.first, got.reason);
         assert_int_equal(got.generation, rows[i].first ? 2 : 3);
         assert_int_equal(exists(&f, "side"), !rows[i].first);
+        assert_int_equal(strstr(got.reason, "run it again") != NULL, rows[i].first != NULL);
         fixture_release(&f);
     }
+}
+
+/* What is in no manifest is in no snapshot: running again would not help. */
+static void test_hidden(void **state)
+{
+    struct fixture f;
+    uint64_t generation;
+    char name[512];
+    (void)state;
+
+    fixture_init(&f);
+    apply_ok(f.sb, PUT("a", "a"), PUT("d/x", "x"));
+    assert_int_equal(mkfifo(at(&f, "fifo", name), 0600), 0);
+    assert_int_equal(mkfifo(at(&f, "d/fifo", name), 0600), 0);
+    struct view *v = open_view(&f, "run_1", &generation);
+    upper_file(v, "w/fifo", "a file", 0644);
+    struct outcome got = leave(&f, v, true);
+    assert_false(got.kept);
+    assert_string_equal(got.first, "fifo");
+    assert_non_null(strstr(got.reason, "1 path that it changed is taken in the workspace by what no snapshot"));
+    v = open_view(&f, "run_2", &generation);
+    upper_whiteout(v, "w/d");
+    got = leave(&f, v, true);
+    assert_false(got.kept);
+    assert_string_equal(got.first, "d");
+    assert_non_null(strstr(got.reason, "remove that there"));
+    assert_true(is_file(&f, "d/x", "x"));
+    fixture_release(&f);
 }
 
 static void test_incomplete(void **state)
@@ -427,6 +456,7 @@ int main(void)
         cmocka_unit_test(test_bounds),
         cmocka_unit_test(test_commit),
         cmocka_unit_test(test_conflicts),
+        cmocka_unit_test(test_hidden),
         cmocka_unit_test(test_incomplete),
         cmocka_unit_test(test_leftovers),
     };
