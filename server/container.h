@@ -142,6 +142,8 @@ int container_start(
 /* A pipe for a program's output: the container's user owns the writing end, or the program could
  * not open /dev/stdout anew. The reading end does not block. */
 int container_pipe(uid_t uid, gid_t gid, int *ret_read, int *ret_write, struct err *e) WARN_UNUSED;
+/* … and one for its input: the container's user owns the reading end, the writing end does not block. */
+int container_input(uid_t uid, gid_t gid, int *ret_read, int *ret_write, struct err *e) WARN_UNUSED;
 int container_fd(const struct container *c);
 int container_wait(struct container *c, struct container_exit *ret, struct err *e) WARN_UNUSED;
 /* Send a signal to the program's process group; SIGKILL kills everything in the container at once.

@@ -114,15 +114,31 @@ int order_send_job(
 /* ---- the program's output */
 
 /* The program may open /dev/stdout anew, which asks for its rights: the pipe must be its own. */
-int container_pipe(uid_t uid, gid_t gid, int *ret_read, int *ret_write, struct err *e)
+/* fds[theirs] is the program's, the other one ours. */
+static int open_pipe(int fds[2], int theirs, uid_t uid, gid_t gid, struct err *e)
 {
-    int fds[2];
     if (pipe2(fds, O_CLOEXEC) < 0)
         return err_set(e, errno, "make a pipe");
+    if (fchown(fds[theirs], uid, gid) < 0 && errno != EPERM)
+        return err_set(e, errno, "give away a pipe");
+    int r = io_nonblock(fds[1 - theirs], 1);
+    return r < 0 ? err_set(e, -r, "make a pipe") : 0;
+}
+
+int container_pipe(uid_t uid, gid_t gid, int *ret_read, int *ret_write, struct err *e)
+{
+    int fds[2] = {-1, -1};
+    int r = open_pipe(fds, 1, uid, gid, e);
     *ret_read = fds[0];
     *ret_write = fds[1];
-    if (fchown(fds[1], uid, gid) < 0 && errno != EPERM)
-        return err_set(e, errno, "give away a pipe");
-    int r = io_nonblock(fds[0], 1);
-    return r < 0 ? err_set(e, -r, "make a pipe") : 0;
+    return r;
+}
+
+int container_input(uid_t uid, gid_t gid, int *ret_read, int *ret_write, struct err *e)
+{
+    int fds[2] = {-1, -1};
+    int r = open_pipe(fds, 0, uid, gid, e);
+    *ret_read = fds[0];
+    *ret_write = fds[1];
+    return r;
 }

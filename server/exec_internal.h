@@ -136,9 +136,9 @@ struct exec_io {
 };
 #define EXEC_IO_NONE                                                                               \
     ((struct exec_io){.stdin_fd = -1, .out_fd = -1, .err_fd = -1, .out_read = -1, .err_read = -1, .in_write = -1})
-/* Take over the reading ends of a program's output that was prepared, if this run can use them;
- * they are closed if not. The program's ends stay -1. False: open others. */
-bool exec_io_adopt(struct run *run, struct exec_io *io, int out_read, int err_read);
+/* Take over our ends of the pipes of a program that was prepared, if this run can use them; they are
+ * closed if not. The program's ends stay -1. False: open others. */
+bool exec_io_adopt(struct run *run, struct exec_io *io, const struct warm_got *got);
 int exec_io_open(
     struct run *run, uid_t uid, gid_t gid, struct exec_io *ret, struct err *e) WARN_UNUSED;
 /* Close the program's ends: it has its own by now. */

@@ -20,20 +20,6 @@
 #define READ_BYTES (60u * 1024)
 #define MS_NS UINT64_C(1000000)
 
-/* A pipe of which the program has the reading end, and we the other, which does not block. */
-static int open_stream(uid_t uid, gid_t gid, struct exec_io *io, struct err *e)
-{
-    int fds[2];
-    if (pipe2(fds, O_CLOEXEC) < 0)
-        return err_set(e, errno, "make the program's input");
-    io->stdin_fd = fds[0];
-    io->in_write = fds[1];
-    if (fchown(fds[0], uid, gid) < 0 && errno != EPERM)
-        return err_set(e, errno, "give away the program's input");
-    int r = io_nonblock(io->in_write, 1);
-    return r < 0 ? err_set(e, -r, "make the program's input") : 0;
-}
-
 /* The input lies in a memory file: no thread has to feed it, and the program may seek. It gets a
  * descriptor for reading only. */
 static int open_stdin(struct run *run, int *ret, struct err *e)
@@ -81,11 +67,14 @@ static int open_terminal(struct run *run, uid_t uid, gid_t gid, struct exec_io *
     return 0;
 }
 
-bool exec_io_adopt(struct run *run, struct exec_io *io, int out_read, int err_read)
+bool exec_io_adopt(struct run *run, struct exec_io *io, const struct warm_got *got)
 {
-    io->out_read = out_read;
-    io->err_read = err_read;
-    if (out_read >= 0 && !run->req.tty && !run->req.has_stdin && !run->req.stdin_stream)
+    io->out_read = got->out_read;
+    io->err_read = got->err_read;
+    io->in_write = got->in_write;
+    /* What it may have seen of its input must be what this run's is. */
+    bool same = run->req.stdin_stream == (got->in_write >= 0);
+    if (got->out_read >= 0 && !run->req.tty && !run->req.has_stdin && same)
         return true;
     exec_io_close(run, io);
     return false;
@@ -96,7 +85,7 @@ int exec_io_open(struct run *run, uid_t uid, gid_t gid, struct exec_io *ret, str
     *ret = EXEC_IO_NONE;
     int r = 0;
     if (run->req.stdin_stream && !run->req.tty_input)
-        r = open_stream(uid, gid, ret, e);
+        r = container_input(uid, gid, &ret->stdin_fd, &ret->in_write, e);
     else if (!run->req.stdin_stream)
         r = open_stdin(run, &ret->stdin_fd, e);
     if (r == 0 && run->req.tty)

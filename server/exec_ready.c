@@ -50,7 +50,7 @@ static bool may_prepare(const struct run *run, const struct exec_plan *plan)
         language = runtimes_by_program(plan->argv[0]);
     /* A folder beneath may be another one by the time of the run. */
     return language && is_wanted(run->exec->config, language->name) && !run->req.tty &&
-           !run->req.has_stdin && !run->req.stdin_stream && (run->req.what == EXEC_FILE || run->req.what == EXEC_ARGV) &&
+           !run->req.has_stdin && (run->req.what == EXEC_FILE || run->req.what == EXEC_ARGV) &&
            strcmp(plan->argv[0], language->program) == 0 && strcmp(plan->cwd, "/workspace") == 0 &&
            reads_workspace_first(plan);
 }
@@ -62,5 +62,5 @@ void exec_expect_again(struct run *run, const struct exec_plan *plan)
         process = (struct container_process){.argv = (const char *const *)plan->argv,
             .env = (const char *const *)plan->env,
             .cwd = plan->cwd};
-    warm_expect(run->exec->warm, run->sb, &process);
+    warm_expect(run->exec->warm, run->sb, &process, run->req.stdin_stream);
 }

@@ -137,7 +137,7 @@ static int start_warm(struct run *run, const struct container_spec *spec,
     *ret = got.container;
     /* A program that was prepared has its descriptors; whatever is started instead gets the same.
      */
-    bool adopted = exec_io_adopt(run, io, got.out_read, got.err_read);
+    bool adopted = exec_io_adopt(run, io, &got);
     if (r == 0 && !adopted)
         r = open_io(run, spec, io, e);
     const struct container_process process = make_process(run, plan, io);

@@ -72,6 +72,7 @@ void exec_view_enter(const struct run *run, const struct container_spec *spec, s
     /* A program that was prepared has the live workspace as its directory. */
     fd_closep(&got->out_read);
     fd_closep(&got->err_read);
+    fd_closep(&got->in_write);
     if (!got->container || container_view_enter(got->container, run->facts.id, SNAPSHOT_FOLDER,
                                spec->workspace_dev, spec->workspace_ino, &e) == 0)
         return;

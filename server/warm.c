@@ -408,9 +408,10 @@ int warm_take(struct warm *w, struct sandbox *sb, const struct container_limits 
     return s ? 0 : err_set(e, ENOMEM, "prepare a container");
 }
 
-void warm_expect(struct warm *w, struct sandbox *sb, const struct container_process *process)
+void warm_expect(
+    struct warm *w, struct sandbox *sb, const struct container_process *process, bool input)
 {
-    struct warm_program *program = process->argv ? warm_program_new(process) : NULL;
+    struct warm_program *program = process->argv ? warm_program_new(process, input) : NULL;
     (void)pthread_mutex_lock(&w->lock);
     struct spot *s = find_spot(w, sb);
     if (s) {

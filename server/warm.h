@@ -5,7 +5,7 @@
  * fitting one the caller makes its own, the cold way.
  *
  *     warm_take(w, sb, &limits, image, &got, &e)   // got.container NULL: none; make your own
- *     warm_expect(w, sb, &process)                 // what the next run will probably be
+ *     warm_expect(w, sb, &process, input)          // what the next run will probably be
  *     ...                                        // container_start, container_wait
  *     warm_again(w, sb)                          // it is over: have the next one made
  *     container_free(c)
@@ -61,16 +61,19 @@ void warm_free(struct warm *w);
 struct warm_got {
     struct container *container;
     int out_read, err_read; /* of the output of a program that was prepared in it; -1: none was */
+    int in_write;           /* of its input; -1: that is empty */
 };
-#define WARM_GOT_NOTHING ((struct warm_got){.out_read = -1, .err_read = -1})
+#define WARM_GOT_NOTHING ((struct warm_got){.out_read = -1, .err_read = -1, .in_write = -1})
 
 /* Count a container of this sandbox in, and remember what is asked for. *ret is the one that waited
  * or WARM_GOT_NOTHING. After an error (-ENOMEM) it is not counted in. */
 int warm_take(struct warm *w, struct sandbox *sb, const struct container_limits *limits,
     const char *image, struct warm_got *ret, struct err *e) WARN_UNUSED;
 /* The program that will probably be wanted next, to be prepared in the next container that is made;
- * argv NULL: nobody knows. Texts are copied, descriptors not looked at. */
-void warm_expect(struct warm *w, struct sandbox *sb, const struct container_process *process);
+ * argv NULL: nobody knows. Texts are copied, descriptors not looked at. Its input is a pipe if `input`
+ * says so, else empty: a program may look which it is before it is held. */
+void warm_expect(
+    struct warm *w, struct sandbox *sb, const struct container_process *process, bool input);
 /* Count it out, after container_free. */
 void warm_done(struct warm *w, struct sandbox *sb);
 

@@ -17,11 +17,12 @@ struct warm_wish {
 /* What will probably be run: a container_process without descriptors, in memory of its own. */
 struct warm_program {
     struct container_process process;
+    bool input; /* a pipe */
     const char *strings[];
 };
 
 /* A copy in one piece, or NULL. */
-struct warm_program *warm_program_new(const struct container_process *from);
+struct warm_program *warm_program_new(const struct container_process *from, bool input);
 
 /* Close the pipes, if there are any; the container stays. */
 void warm_got_close(struct warm_got *got);

@@ -20,7 +20,7 @@ static size_t count_strings(const char *const *list, size_t *bytes)
     return n;
 }
 
-struct warm_program *warm_program_new(const struct container_process *from)
+struct warm_program *warm_program_new(const struct container_process *from, bool input)
 {
     size_t bytes = strlen(from->cwd) + 1;
     size_t argc = count_strings(from->argv, &bytes), envc = count_strings(from->env, &bytes);
@@ -28,6 +28,7 @@ struct warm_program *warm_program_new(const struct container_process *from)
     struct warm_program *p = calloc(1, sizeof *p + table + bytes);
     if (!p)
         return NULL;
+    p->input = input;
     const char **at = p->strings;
     char *text = (char *)p + sizeof *p + table;
     p->process.argv = at;
@@ -46,6 +47,16 @@ void warm_got_close(struct warm_got *got)
 {
     fd_closep(&got->out_read);
     fd_closep(&got->err_read);
+    fd_closep(&got->in_write);
+}
+
+static int open_input(struct warm_got *got, const struct warm_program *program,
+    const struct sandbox_mounts *mounts, int *ret, struct err *e)
+{
+    if (program->input)
+        return container_input(mounts->uid, mounts->gid, ret, &got->in_write, e);
+    *ret = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    return *ret < 0 ? err_set(e, errno, "open /dev/null") : 0;
 }
 
 /* Prepare a program in a container that was just made; without it the container is as good. */
@@ -54,13 +65,13 @@ static void prepare(struct warm_got *got, const struct warm_program *program,
 {
     struct container_process process = program->process;
     struct err e = ERR_INIT;
-    CLEANUP(fd_closep) int null = open("/dev/null", O_RDONLY | O_CLOEXEC), out = -1, err = -1;
-    int r = null < 0 ? err_set(&e, errno, "open /dev/null") : 0;
+    CLEANUP(fd_closep) int in = -1, out = -1, err = -1;
+    int r = open_input(got, program, mounts, &in, &e);
     if (r == 0)
         r = container_pipe(mounts->uid, mounts->gid, &got->out_read, &out, &e);
     if (r == 0)
         r = container_pipe(mounts->uid, mounts->gid, &got->err_read, &err, &e);
-    process.stdin_fd = null;
+    process.stdin_fd = in;
     process.stdout_fd = out;
     process.stderr_fd = err;
     if (r == 0)

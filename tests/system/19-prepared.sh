@@ -50,6 +50,34 @@ wait_until 20 waiting
 run '{"filename":"bad.py"}'
 same 'a traceback is the same' "$first" "$(field stderr)"
 same 'and so is the exit code' "$code" "$(field exit_code)"
+
+# A pipe that nobody writes to, as scripts and AI tools leave standard input: the next run has one, too.
+put fed.py 'import os, stat, sys; print(stat.S_ISFIFO(os.fstat(0).st_mode), repr(sys.stdin.read()))'
+fed() { # TEXT
+    wait_until 20 waiting
+    run '{"filename":"fed.py","stdin_stream":true,"detach":true}'
+    local id
+    id=$(field id)
+    [ -z "$1" ] || call POST "/v1/runs/$id/stdin" -d "$1"
+    call POST "/v1/runs/$id/stdin?eof=true"
+    call GET "/v1/runs/$id?wait_ms=20000"
+}
+fed one
+same 'a pipe as input: the first is a new start' "false True 'one'" "$(prepared) $(field stdout)"
+again=0 right=0
+for text in two '' three; do
+    fed "$text"
+    [ "$(prepared)" = true ] && again=$((again + 1))
+    [ "$(field stdout)" = "True '$text'" ] && right=$((right + 1))
+done
+check 'the next ones were there before' test "$again" -ge 2
+same 'and read what comes' 3 "$right"
+wait_until 20 waiting
+run '{"filename":"fed.py"}'
+same 'a run without input is not given the pipe' "false False ''" "$(prepared) $(field stdout)"
+wait_until 20 waiting
+fed four
+same 'and none with one /dev/null' "false True 'four'" "$(prepared) $(field stdout)"
 call DELETE "/v1/sandboxes/$SB"
 stop_server
 

@@ -172,7 +172,7 @@ static void test_prepares_what_is_expected(void **state)
     await_made(w, 1);
     assert_int_equal(stats(w).prepared, 0); /* nobody knew */
     give_back(w, w->sb, take(w, w->sb, &usual));
-    warm_expect(w->warm, w->sb, &process);
+    warm_expect(w->warm, w->sb, &process, false);
     want(w, w->sb);
     await_made(w, 2);
     assert_int_equal(stats(w).prepared, 1);
@@ -189,7 +189,7 @@ static void test_prepares_what_is_expected(void **state)
     (void)close(got.err_read);
     give_back(w, w->sb, got.container);
     /* the last run was something else */
-    warm_expect(w->warm, w->sb, &nothing);
+    warm_expect(w->warm, w->sb, &nothing, false);
     want(w, w->sb);
     await_made(w, 3);
     assert_int_equal(stats(w).prepared, 1);
