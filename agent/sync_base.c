@@ -195,6 +195,23 @@ static bool has_ours_beneath(struct sync *s, const json_t *conflicts, const char
     return false;
 }
 
+/* What is ours lies in folders that are, though the set that would have made them was refused: else
+ * nobody would delete them. Of any mode, so that the next scan sets it. */
+static int put_folders(struct sync *s, const char *path, struct buf *log)
+{
+    char folder[PATH_BYTES_MAX + 1];
+    int r = 0;
+    for (const char *p = strchr(path, '/'); r == 0 && p; p = strchr(p + 1, '/')) {
+        size_t len = (size_t)(p - path);
+        memcpy(folder, path, len);
+        folder[len] = '\0';
+        struct manifest_entry entry = {.path = folder, .kind = TREE_DIR};
+        if (!manifest_get(index_manifest(s->index), folder))
+            r = index_put(s->index, &entry, log);
+    }
+    return r;
+}
+
 static int repair_one(
     struct sync *s, const json_t *conflicts, const json_t *conflict, struct buf *log)
 {
@@ -222,7 +239,8 @@ static int repair_one(
         if (r < 0)
             return r;
     }
-    return there ? index_put(s->index, &entry, log) : 0;
+    int r = there ? put_folders(s, path, log) : 0;
+    return there && r == 0 ? index_put(s->index, &entry, log) : r;
 }
 
 int sync_repair(struct sync *s, struct err *e)

@@ -643,6 +643,33 @@ static void test_conflict_ends(void **state)
     expect_equal(f, 0);
 }
 
+/* Somebody else was quicker with the same new file, and ours was deleted before we heard of it: its
+ * folders go with it, though no set of ours that made them was ever applied. */
+static void test_folders_of_a_refused_set(void **state)
+{
+    struct fixture *f = *state;
+    struct err e = ERR_INIT;
+    make_text(f, "stays", "1");
+    sync_now(f);
+    make_dir(f, "d");
+    make_dir(f, "d/e");
+    make_text(f, "d/e/a", "1");
+    struct sync *s = open_sync(f);
+    assert_true(sync_scan(s, &e) > 0);
+    fake_put(f->fake, "d", TREE_DIR, 0755, "", 0);
+    fake_put(f->fake, "d/e", TREE_DIR, 0755, "", 0);
+    fake_put(f->fake, "d/e/a", TREE_FILE, 0644, "theirs", 6);
+    fake_put(f->fake, "d/of-a-run", TREE_FILE, 0644, "theirs", 6);
+    assert_int_equal(sync_start(s, &e), 0);
+    assert_int_equal(unlinkat(f->fd, "d/e/a", 0), 0);
+    assert_int_equal(unlinkat(f->fd, "d/e", AT_REMOVEDIR), 0);
+    assert_int_equal(unlinkat(f->fd, "d", AT_REMOVEDIR), 0);
+    assert_int_equal(sync_push(s, &e), 0);
+    sync_close(s);
+    assert_null(fake_find(f->fake, "d/e"));
+    expect_equal(f, 2); /* a file of theirs, and what it lies in */
+}
+
 static void test_emptied(void **state)
 {
     struct fixture *f = *state;
@@ -811,6 +838,7 @@ int main(void)
         TEST(test_own_version_is_no_conflict),
         TEST(test_lost_answer_is_no_conflict),
         TEST(test_conflict_ends),
+        TEST(test_folders_of_a_refused_set),
         TEST(test_emptied),
         TEST(test_refusals),
         TEST(test_server_away),
