@@ -22,6 +22,7 @@ struct waiting {
 struct settle {
     struct waiting *paths, *left;
     uint64_t next_us; /* no path is due before */
+    uint64_t taken_us;
     uint64_t next_order;
 };
 
@@ -213,7 +214,10 @@ size_t settle_take(struct settle *s, uint64_t now_us, char **ret, size_t max)
         s->next_us = now_us;
         count = max;
     }
+    s->taken_us = SETTLE_NEVER;
     for (size_t i = 0; i < count; i++) {
+        if (due[i]->first_us < s->taken_us)
+            s->taken_us = due[i]->first_us;
         /* The table's key is the path: it goes first. */
         unlink_waiting(s, due[i]);
         ret[i] = ptr_take(&due[i]->path);
@@ -221,6 +225,11 @@ size_t settle_take(struct settle *s, uint64_t now_us, char **ret, size_t max)
     }
     free(due);
     return count;
+}
+
+uint64_t settle_taken_us(const struct settle *s)
+{
+    return s->taken_us;
 }
 
 uint64_t settle_next_us(const struct settle *s)

@@ -65,6 +65,8 @@ void settle_hurry(struct settle *s, uint64_t now_us);
 
 /* Take what is due, oldest first: up to max malloc'd paths into ret. Returns how many. */
 size_t settle_take(struct settle *s, uint64_t now_us, char **ret, size_t max);
+/* When the first event of what was taken last came. */
+uint64_t settle_taken_us(const struct settle *s);
 
 /* When the next path becomes due, or SETTLE_NEVER. */
 uint64_t settle_next_us(const struct settle *s);

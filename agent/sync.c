@@ -255,6 +255,7 @@ static int add_set(struct sync *s, size_t from, size_t to, struct err *e)
         sync_set_free(set);
         return r;
     }
+    set->seen_ns = s->seen_ns;
     for (size_t i = from; i < to; i++) {
         set->items[set->item_count++] = s->fresh[i];
         s->fresh[i].path = NULL;

@@ -83,6 +83,7 @@ struct sync_set {
     struct sync_item *items; /* owned */
     size_t item_count;
     uint32_t ops;
+    uint64_t seen_ns; /* when the first of its changes was seen; 0: not known */
     uint64_t content_bytes;
     struct buf log;     /* for the index, once it is acknowledged */
     struct buf intents; /* for the index, before it is sent: what it will put where */
@@ -159,6 +160,9 @@ struct sync {
     void *entered_ctx;
     void (*changed)(void *ctx, const char *path); /* each path that goes on its way */
     void *changed_ctx;
+    void (*arrived)(void *ctx, uint64_t seen_ns); /* each set whose changes were seen by a watcher */
+    void *arrived_ctx;
+    uint64_t seen_ns; /* when the first of what is scanned now was seen; 0: not known */
 
     struct sync_emptying emptying;
 

@@ -240,6 +240,8 @@ static void set_done(void *ctx, int result, struct client_response *response, co
         return;
     if (result == 0 && (result = acknowledged(s, set, response, &late)) < 0)
         fail(s, SYNC_FATAL, &late);
+    else if (result == 0 && set->seen_ns && s->arrived)
+        s->arrived(s->arrived_ctx, set->seen_ns);
     else if (result == -EPROTO)
         refused(s, response, e);
     else if (result == -ESTALE) /* the file changed while it was sent */

@@ -19,6 +19,7 @@
 #define BACKOFF_FIRST_NS (100 * NS_PER_MS)
 #define BACKOFF_MOST_NS (5000 * NS_PER_MS)
 #define TURN_MS_MOST 1000
+#define TELL_NS (1000 * NS_PER_MS) /* while it goes on without a pause */
 #define FDS_MAX (CONTROL_PEERS_MAX + 2)
 #define LAST_WORDS_NS (2000 * NS_PER_MS) /* at the end, for what is in flight */
 
@@ -163,6 +164,23 @@ static void retry(struct sync_loop *l)
 
 /* ---- telling */
 
+static void tell_sent(struct sync_loop *l)
+{
+    struct sync_totals t;
+    sync_loop_since(l, &l->said, &t);
+    if (!t.created && !t.updated && !t.moved && !t.deleted)
+        return;
+    t.elapsed_ms = l->burst_ns ? (double)(io_now_ns() - l->burst_ns) / 1e6 : 0;
+    sync_totals(l->s, &l->said);
+    say(l, SYNC_SAID_SENT, &t, NULL);
+}
+
+static void note_arrived(void *ctx, uint64_t seen_ns)
+{
+    struct sync_loop *l = ctx;
+    stats_add(&l->saves, io_now_ns() - seen_ns);
+}
+
 static void tell(struct sync_loop *l)
 {
     struct sync *s = l->s;
@@ -175,17 +193,14 @@ static void tell(struct sync_loop *l)
         l->problem[0] = '\0';
         say(l, SYNC_SAID_BACK, NULL, "the server is back");
     }
-    if (sync_busy(s) || l->rescan)
+    bool busy = sync_busy(s) || l->rescan;
+    /* Who never stops writing is told of, too. */
+    if (busy && !(l->said_ready && l->burst_ns && io_now_ns() - l->burst_ns >= TELL_NS))
         return;
-    sync_loop_since(l, &l->said, &t);
-    if (t.created || t.updated || t.moved || t.deleted) {
-        t.elapsed_ms = l->burst_ns ? (double)(io_now_ns() - l->burst_ns) / 1e6 : 0;
-        sync_totals(s, &l->said);
-        if (l->seen_ns)
-            stats_add(&l->saves, io_now_ns() - l->seen_ns);
-        say(l, SYNC_SAID_SENT, &t, NULL);
-    }
-    l->burst_ns = l->seen_ns = 0;
+    tell_sent(l);
+    l->burst_ns = busy ? io_now_ns() : 0;
+    if (busy)
+        return;
     if (!l->said_ready) {
         l->said_ready = true;
         sync_totals(s, &t);
@@ -287,6 +302,8 @@ static int run(struct sync_loop *l, struct err *e)
     l->s->entered_ctx = l;
     l->s->changed = sync_loop_changed;
     l->s->changed_ctx = l;
+    l->s->arrived = note_arrived;
+    l->s->arrived_ctx = l;
     l->s->patient = true;
     if (r == 0) {
         sync_loop_scan(l);
@@ -309,6 +326,7 @@ int sync_watch(struct sync *s, const struct sync_watch_config *config, struct er
     int r = l.settle ? run(&l, l.e) : err_set(e, ENOMEM, "watch the project");
     s->entered = NULL;
     s->changed = NULL;
+    s->arrived = NULL;
     s->patient = false;
     if (l.control)
         sync_loop_end_runs(&l);

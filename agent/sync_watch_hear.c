@@ -45,8 +45,6 @@ static void on_path(struct sync_loop *l, const struct watch_event *event)
         fed.ino = known->ino;
     if (event->kind == WATCH_ARRIVED && tree_stat(l->s->tree, event->path, &st, NULL) == 0)
         fed.ino = st.ino;
-    if (!l->heard_ns)
-        l->heard_ns = io_now_ns();
     if (settle_feed(l->settle, &fed, io_now_ns() / 1000) < 0)
         l->rescan = true;
 }

@@ -53,7 +53,7 @@ struct sync_loop {
     uint64_t retry_at_ns, backoff_ns; /* while the server is away */
     uint64_t no_space_ns;             /* when the server last said that it has no room */
     bool said_away, said_ready, said_polling;
-    uint64_t burst_ns;           /* when the first change of this burst was taken up; 0: no burst */
+    uint64_t burst_ns; /* when the first change that was not told was taken up; 0: there is none */
     struct sync_totals said;     /* totals when SENT was said last */
     char problem[ERR_MSG_BYTES]; /* "" = none */
 
@@ -62,8 +62,6 @@ struct sync_loop {
     json_t *changed;                       /* what left since `changed` was told, or NULL */
     uint64_t changed_count;
     char cancel_path[96];
-    uint64_t heard_ns; /* when the first event that was not acted on yet came; 0: there is none */
-    uint64_t seen_ns;  /* when the first change of this burst was seen */
     struct stats saves, first_outputs, results;
 
     bool stop;

@@ -93,10 +93,7 @@ static void scan_due(struct sync_loop *l)
     size_t count = settle_take(l->settle, io_now_ns() / 1000, paths, PATHS_AT_ONCE);
     if (count == 0)
         return;
-    if (!l->seen_ns)
-        l->seen_ns = l->heard_ns;
-    if (!settle_count(l->settle))
-        l->heard_ns = 0;
+    l->s->seen_ns = settle_taken_us(l->settle) * 1000;
     add_other_names(l, paths, count);
     if (sync_scan_paths(l->s, (const char *const *)paths, count, &e) < 0) {
         /* Which paths these were is known no more. */
@@ -116,6 +113,7 @@ void sync_loop_scan(struct sync_loop *l)
         return;
     if (s->trouble != SYNC_FINE || s->queue || s->flying_count >= SYNC_SETS_IN_FLIGHT)
         return;
+    s->seen_ns = 0;
     if (now >= l->poll_at_ns || l->look_around)
         look_around(l);
     if (s->emptying.due_ns && (now >= s->emptying.due_ns || sync_loop_somebody_waits(l)))

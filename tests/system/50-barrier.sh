@@ -58,6 +58,28 @@ echo 'print("last")' >main.py
 same "sets under way keep their order: the run sees the last" last "$(silt run main.py)"
 check "several were sent" test "$(requests /changes)" -ge 2
 
+# Somebody writes all the time, so that something is always on its way: it is told all the same.
+told() { grep -c ' ~' .silt/watch.log; }
+is_told() { [ "$(told)" -ge "$1" ]; }
+silt sync >/dev/null
+before=$(told)
+python3 -c '
+import os, sys, time
+n, end = 0, time.monotonic() + 60
+while time.monotonic() < end and not os.path.exists(sys.argv[1]):
+    n += 1
+    with open("never.txt", "w") as f:
+        f.write(f"{n}\n")
+    time.sleep(0.005)' "$TMP/enough" &
+writer=$!
+OWN_PIDS="$OWN_PIDS $writer"
+check "one that never stops is told of while it goes on" wait_until 20 is_told $((before + 4))
+touch "$TMP/enough"
+wait "$writer"
+OWN_PIDS=${OWN_PIDS/ $writer/}
+rm never.txt
+silt sync >/dev/null
+
 # Another run that changes files ends in between.
 sb=$(sandbox)
 start_silt "$TMP/long.out" "$TMP/long.err" run -- sh -c 'echo started; sleep 1; echo made >made.txt; echo print\(8\) >byrun.py'

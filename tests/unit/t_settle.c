@@ -113,11 +113,13 @@ static void test_order_and_next(void **state)
     assert_int_equal(settle_take(s, 6, paths, 2), 2);
     assert_string_equal(paths[0], "a");
     assert_string_equal(paths[1], "b");
+    assert_int_equal(settle_taken_us(s), 0);
     free(paths[0]);
     free(paths[1]);
     assert_int_equal(settle_next_us(s), 6);
     assert_int_equal(settle_count(s), 1);
     assert_true(taken(s, "c", 6));
+    assert_int_equal(settle_taken_us(s), 5);
     assert_int_equal(settle_next_us(s), SETTLE_NEVER);
     /* After the cap a writer starts anew. */
     assert_int_equal(
