@@ -27,7 +27,8 @@
 
 /* The runtimes whose command line silt speaks. */
 static const struct runtime_kind kinds[] = {
-    {"crun", .cgroup_on = "--cgroup-manager=cgroupfs", .cgroup_off = "--cgroup-manager=disabled"},
+    {"crun", .cgroup_on = "--cgroup-manager=cgroupfs", .cgroup_off = "--cgroup-manager=disabled",
+        .takes_useful = true},
     {"runc", .maps_root = true},
     {"runsc", .maps_root = true, .around = true},
 };
@@ -177,9 +178,10 @@ static enum place_cgroups find_cgroups(struct oci_engine *g)
 {
     if (g->base.abilities.root) {
         cgroup_probe(&g->base.cgroups);
-        bool both = g->base.cgroups.version == CGROUP_V1 && access("/sys/fs/cgroup/unified", F_OK) == 0;
         (void)snprintf(g->cgroup_parent, sizeof g->cgroup_parent, "/%s", g->base.mark);
-        return both ? PLACE_CGROUPS_NOT_UNIFIED : PLACE_CGROUPS_AS_IS;
+        return g->base.cgroups.version != CGROUP_V1 ? PLACE_CGROUPS_AS_IS
+               : g->kind->takes_useful              ? PLACE_CGROUPS_V1_USEFUL
+                                                    : PLACE_CGROUPS_V1;
     }
     cgroup_own_look(&g->own);
     if (cgroup_own_take(&g->own, g->base.mark, &g->base.cgroups, NULL) < 0)
@@ -198,14 +200,14 @@ static int set_up(struct oci_engine *g, const struct container_config *config, s
     if (sched_getaffinity(0, sizeof g->allowed, &g->allowed) < 0)
         return err_set(e, errno, "read the CPUs");
     g->base.abilities.root = geteuid() == 0;
-    enum place_cgroups cgroups = find_cgroups(g);
     g->oom_score_adj = read_oom_score_adj();
     choose_paths(g);
     if ((r = find_runtime(config->runtime, &g->runtime_path, e)) < 0 ||
         (r = seal_runtime(g->runtime_path, &g->runtime_fd, e)) < 0 ||
-        (r = place_make(config, g->base.abilities.root, cgroups, (unsigned)CPU_COUNT(&g->allowed),
-             &g->place, e)) < 0 ||
-        (r = place_refresh(&g->place, g->copies, e)) < 0 || (r = read_version(g, e)) < 0)
+        (r = read_version(g, e)) < 0 ||
+        (r = place_make(config, g->base.abilities.root, find_cgroups(g),
+             (unsigned)CPU_COUNT(&g->allowed), &g->place, e)) < 0 ||
+        (r = place_refresh(&g->place, g->copies, e)) < 0)
         return r;
     if (g->kind->around)
         g->base.driver = &container_around_driver;

@@ -42,6 +42,7 @@ struct runtime_kind {
     const char *cgroup_on;  /* global option, or NULL */
     const char *cgroup_off; /* global option for rootless, or NULL */
     bool maps_root;         /* refuses a user namespace without a uid 0 */
+    bool takes_useful;      /* does without hierarchies of cgroups that are not mounted */
     bool around; /* has a kernel of its own and passes no descriptors: see container_around.c */
 };
 
@@ -94,7 +95,8 @@ bool oci_engine_has_image(const struct container_engine *engine, const char *ima
 /* What the runtime sees at /sys/fs/cgroup. */
 enum place_cgroups {
     PLACE_CGROUPS_AS_IS,
-    PLACE_CGROUPS_NOT_UNIFIED, /* without the empty version 2 beside version 1, if there is one */
+    PLACE_CGROUPS_V1,        /* all of version 1, without the empty version 2 beside it */
+    PLACE_CGROUPS_V1_USEFUL, /* those hierarchies of it that limit or measure */
     PLACE_CGROUPS_NONE,
 };
 /* Make the namespaces. init_path is copied to PLACE_INIT. */

@@ -213,6 +213,57 @@ static int map_self(uid_t uid, gid_t gid, struct answer *a)
     return 0;
 }
 
+/* The controllers that limit or measure a container, or keep devices from it. */
+static bool is_wanted(const char *hierarchy)
+{
+    static const char *const wanted[] = {"cpu", "cpuacct", "cpuset", "devices", "memory", "pids"};
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        size_t len = strlen(wanted[i]);
+        for (const char *p = hierarchy; p; p = strchr(p, ','), p = p ? p + 1 : NULL) {
+            if (!strncmp(p, wanted[i], len) && (p[len] == '\0' || p[len] == ','))
+                return true;
+        }
+    }
+    return false;
+}
+
+/* One entry of the host's /sys/fs/cgroup: a hierarchy, or a symlink to one that has several
+ * controllers. */
+static int keep_hierarchy(int host, int dir, const char *name, struct answer *a)
+{
+    char source[PATH_MAX], target[NAME_MAX + 1];
+    ssize_t n = readlinkat(host, name, target, sizeof target - 1);
+    target[n > 0 ? n : 0] = '\0';
+    if (n > 0)
+        return symlinkat(target, dir, name) < 0 ? note(a, "link", name) : 0;
+    (void)snprintf(source, sizeof source, "/proc/self/fd/%d/%s", host, name);
+    if (mkdirat(dir, name, 0755) < 0 || bind_tree(source, dir, name, 0) < 0)
+        return note(a, "bind", name);
+    return 0;
+}
+
+/*
+ * A runtime makes, enters and removes a cgroup in every hierarchy of version 1 that it finds, and
+ * crun freezes it before it removes it, for which the kernel patches its own code on every CPU. So
+ * it finds those that are of use. (runc insists on all.)
+ */
+static int keep_useful(struct answer *a)
+{
+    CLEANUP(dir_closep) DIR *host = opendir("/sys/fs/cgroup");
+    if (!host)
+        return note(a, "open", "/sys/fs/cgroup");
+    if (mount("silt", "/sys/fs/cgroup", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755") < 0)
+        return note(a, "mount over", "/sys/fs/cgroup");
+    CLEANUP(fd_closep) int dir = open("/sys/fs/cgroup", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        return note(a, "open", "/sys/fs/cgroup");
+    for (struct dirent *d; (d = readdir(host));) {
+        if (is_wanted(d->d_name) && keep_hierarchy(dirfd(host), dir, d->d_name, a) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* What stands in the runtime's way: crun 1.8 refuses version 1 of cgroups when an (empty) version 2
  * is mounted beside it, and without rights over any cgroup it must see none. */
 static int clear_cgroups(enum place_cgroups cgroups, struct answer *a)
@@ -220,11 +271,11 @@ static int clear_cgroups(enum place_cgroups cgroups, struct answer *a)
     if (cgroups == PLACE_CGROUPS_NONE &&
         mount("tmpfs", "/sys/fs/cgroup", "tmpfs", MS_NOSUID | MS_NODEV, NULL) < 0)
         return note(a, "mount over", "/sys/fs/cgroup");
-    /* EINVAL: it is an empty folder, because somebody unmounted it already. */
-    if (cgroups == PLACE_CGROUPS_NOT_UNIFIED &&
-        umount2("/sys/fs/cgroup/unified", MNT_DETACH) < 0 && errno != EINVAL)
+    /* EINVAL, ENOENT: nothing is mounted there. */
+    if (cgroups == PLACE_CGROUPS_V1 && umount2("/sys/fs/cgroup/unified", MNT_DETACH) < 0 &&
+        errno != EINVAL && errno != ENOENT)
         return note(a, "unmount", "/sys/fs/cgroup/unified");
-    return 0;
+    return cgroups == PLACE_CGROUPS_V1_USEFUL ? keep_useful(a) : 0;
 }
 
 struct make {

@@ -84,7 +84,8 @@ BORROWED static int run_child(void *arg)
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     if (g->place.user_ns >= 0 && setns(g->place.user_ns, CLONE_NEWUSER) < 0)
         return fail(c, "enter the user namespace");
-    if (setns(g->place.mount_ns, CLONE_NEWNS) < 0)
+    /* Before there is a place a runtime is only asked for its version. */
+    if (g->place.mount_ns >= 0 && setns(g->place.mount_ns, CLONE_NEWNS) < 0)
         return fail(c, "enter the mount namespace");
     if (c->spawn->around && enter_own_proc() < 0)
         return fail(c, "mount /proc");
