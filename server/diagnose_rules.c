@@ -134,7 +134,8 @@
 const struct diagnose_rule diagnose_rules[] = {
     /* versions and dependencies, as package managers tell */
     UNFIT("requires a different Python: %s", "A package asks for another Python: %s.", CONFLICT),
-    UNFIT("npm ERR! notsup Required: %s", "A package asks for another Node: %s.", CONFLICT),
+    UNFIT("notsup Required: {\"node\":\"%s\"", "A package asks for Node %s.", CONFLICT),
+    UNFIT("notsup Required: %s", "A package asks for other versions of Node or npm: %s.", CONFLICT),
     UNFIT("note: module requires Go %s", "The module asks for Go %s.",
         "Lower the go line of go.mod, or install a newer Go on the server."),
     UNFIT("invalid go version '%s'", "This Go does not know the version '%s'.",
@@ -342,6 +343,8 @@ const struct diagnose_rule diagnose_rules[] = {
         "All goroutines waited for each other.", "", .need = DIAGNOSE_ANY},
     {"exception", "go", "panic: %s\n", "%s", "", .need = DIAGNOSE_OWN},
     REFUSED_SOURCE("go", ".go:", "Go could not build the program."),
+    {"exception", NULL, "terminate called after throwing an instance of '%s'",
+        "Nobody caught an exception of the type %s.", "", .need = DIAGNOSE_ANY},
     {"aborted", NULL, "Assertion `%s' failed", "An assertion failed: %s.", "",
         .need = DIAGNOSE_ANY},
     {"aborted", NULL, "free(): %s", "The program freed memory wrongly: %s.",

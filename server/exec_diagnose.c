@@ -14,9 +14,11 @@
 
 #define MANIFEST_LEVELS 16 /* folders that are looked through, from the file's upwards */
 
+/* Of what the run sees: the workspace, or its view. */
 static bool is_file(void *ctx, const char *path)
 {
-    return sandbox_has_file(ctx, path);
+    struct run *run = ctx;
+    return sandbox_view_has_file(run->sb, run->view, path);
 }
 
 static void say_version(const struct version_source *source, const char *path, unsigned line,
@@ -48,7 +50,7 @@ static bool check_manifest(struct run *run, const struct version_source *source,
     char spec[VERSION_SPEC_BYTES];
     unsigned line = 0;
     buf_init(&text, VERSION_MANIFEST_MAX + 1);
-    if (!path || sandbox_read_small(run->sb, path, VERSION_MANIFEST_MAX, &text) < 0 ||
+    if (!path || sandbox_view_read_small(run->sb, run->view, path, VERSION_MANIFEST_MAX, &text) < 0 ||
         !source->find(buf_str(&text), text.len, spec, &line) || source->fits(spec, have) != 0)
         return false;
     say_version(source, path, line, spec, have, ret);
@@ -110,7 +112,7 @@ void exec_diagnose(struct run *run, const struct exec_plan *plan)
         .folder = folder,
         .cwd = run->req.cwd,
         .exists = is_file,
-        .ctx = run->sb,
+        .ctx = run,
     };
     if (!diagnose(&facts, &d))
         return;

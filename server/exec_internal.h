@@ -170,7 +170,8 @@ void exec_view_close(struct run *run);
 void exec_expect_again(struct run *run, const struct exec_plan *plan);
 
 /* exec_diagnose.c */
-/* Note in the facts why a run failed that has ended; the workspace was looked through. */
+/* Note in the facts why a run failed that has ended: when the workspace was looked through, but before
+ * a view is. */
 void exec_diagnose(struct run *run, const struct exec_plan *plan);
 
 /* exec_version.c */

@@ -348,8 +348,12 @@ static int run_program(
          * the workspace true. */
         if (exit.lost)
             container_free(ptr_take(ret_c));
+        /* A view is there until it is looked through; what is learned of the workspace is, after. */
+        if (run->view)
+            exec_diagnose(run, &plan);
         note_changes(run);
-        exec_diagnose(run, &plan);
+        if (!run->view)
+            exec_diagnose(run, &plan);
     }
     exec_io_close(run, &io);
     exec_plan_release(&plan);

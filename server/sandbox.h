@@ -258,9 +258,5 @@ int sandbox_manifest(struct sandbox *sb, const char *prefix, const char *after, 
 size_t sandbox_near_names(struct sandbox *sb, const char *path, char *ret[], size_t max);
 /* Does a regular file with this path exist in the workspace? */
 bool sandbox_has_file(struct sandbox *sb, const char *path);
-/* Append a regular file of at most max bytes, as it lies there now, without hashing it. -ENOENT and
- * its like, -EFBIG. */
-int sandbox_read_small(
-    struct sandbox *sb, const char *path, size_t max, struct buf *ret) WARN_UNUSED;
 
 #endif

@@ -131,7 +131,8 @@ bool sandbox_view_has_file(struct sandbox *sb, struct view *v, const char *path)
     return has;
 }
 
-int sandbox_read_small(struct sandbox *sb, const char *path, size_t max, struct buf *ret)
+int sandbox_view_read_small(
+    struct sandbox *sb, struct view *v, const char *path, size_t max, struct buf *ret)
 {
     CLEANUP(fd_closep) int fd = -1;
     struct tree_identity previous;
@@ -144,7 +145,7 @@ int sandbox_read_small(struct sandbox *sb, const char *path, size_t max, struct 
         return r;
     r = tree_identity_enter(sb->identity, &previous, NULL);
     if (r == 0) {
-        r = workspace_open_file(sb->ws, path, &fd, &st, NULL);
+        r = workspace_open_file(v ? &v->merged : sb->ws, path, &fd, &st, NULL);
         tree_identity_leave(previous);
     }
     sandbox_exit(sb);

@@ -43,10 +43,15 @@ int sandbox_view_attach(struct sandbox *sb, struct view *v, int fd, struct sandb
 /* Changes that only this view has. */
 int sandbox_view_try(
     struct sandbox *sb, struct view *v, const struct changes_feed *feed, struct err *e) WARN_UNUSED;
-/* As sandbox_file_open and sandbox_has_file, of what the view shows. */
+/* As sandbox_file_open and sandbox_has_file, of what the view shows until it is left; NULL: of the
+ * workspace. The same goes for: */
 int sandbox_view_file_open(struct sandbox *sb, struct view *v, const char *path, int *ret_fd,
     struct sandbox_file *ret, struct err *e) WARN_UNUSED;
 bool sandbox_view_has_file(struct sandbox *sb, struct view *v, const char *path);
+/* Append a regular file of at most max bytes, as it lies there now, without hashing it. -ENOENT and
+ * its like, -EFBIG. */
+int sandbox_view_read_small(struct sandbox *sb, struct view *v, const char *path, size_t max,
+    struct buf *ret) WARN_UNUSED;
 
 struct sandbox_view_end {
     bool kept;

@@ -220,4 +220,14 @@ same 'a workspace with no room for another' no_space "$(field error.code)"
 contains 'is told what to do' "'view': 'live'" "$(field error.message)"
 run '{"command":"ls"}'
 same 'and runs live' 'big big2' "$(field stdout | xargs)"
+# ---- why it failed
+
+new_sandbox '{"language":"python"}'
+put app.py 'import sys; print(sys.version)'
+run '{"filename":"try.py","keep":"never","changes":{"ops":[{"op":"put","path":".python-version","text":"2.7\n"},{"op":"put","path":"try.py","text":"import sys\nraise ValueError(1)\n"}]}}'
+same 'what a run alone has is looked at: a version file' 'version_mismatch .python-version' "$(field 'diagnosis|.code+" "+.file')"
+contains 'and a source' '(try.py, line 2)' "$(field diagnosis.hint)"
+put .python-version '2.7'
+run '{"command":["python3","-c","raise ValueError(1)"],"view":"snapshot","changes":{"ops":[{"op":"delete","path":".python-version"}]}}'
+same 'and what it alone has not' exception "$(field diagnosis.code)"
 finish
