@@ -151,13 +151,18 @@ static bool judge_own_cgroup(const struct cgroup_own *own, struct doctor_row *ro
             "daemon-reload; then log in again",
         [CGROUP_OWN_ODD] = OWN_CGROUP,
     };
-    const struct cgroup_host c = {.memory = own->memory,
-        .pids = own->pids,
-        .cpuset = own->cpuset || own->cpu,
-        .cpu_usage = true};
+    const struct {
+        const char *name;
+        bool there, needed;
+    } all[] = {{"memory", own->memory, true}, {"pids", own->pids, true},
+        {"cpuset", own->cpuset, false}, {"cpu", own->cpu, false}};
     char have[64] = "", lack[64] = "";
-    list_controllers(&c, true, have, sizeof have);
-    list_controllers(&c, false, lack, sizeof lack);
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        if (all[i].there)
+            doctor_list(have, sizeof have, all[i].name);
+        else if (all[i].needed)
+            doctor_list(lack, sizeof lack, all[i].name);
+    }
     if (own->state == CGROUP_OWN_USABLE && own->memory && own->pids)
         return doctor_ok(row, "v2, given to this user: %s", have);
     if (own->state == CGROUP_OWN_USABLE) {

@@ -208,7 +208,7 @@ static void test_own_cgroup(void **state)
         const char *says, *mends;
     } states[] = {
         {{.memory = true, .pids = true, .cpuset = true}, DOCTOR_OK, "memory, pids, cpuset", ""},
-        {{.memory = true, .pids = true, .cpu = true}, DOCTOR_OK, "v2, given to this user", ""},
+        {{.memory = true, .pids = true, .cpu = true}, DOCTOR_OK, "this user: memory, pids, cpu", ""},
         {{.pids = true, .cpu = true}, DOCTOR_WARN, "without memory", "user@.service.d"},
         {{.state = CGROUP_OWN_OTHER_VERSION}, DOCTOR_WARN, "version 2", "unified_cgroup_hierarchy"},
         {{.state = CGROUP_OWN_FOREIGN}, DOCTOR_WARN, "not given", "-p Delegate=yes siltd"},
