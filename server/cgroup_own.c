@@ -161,6 +161,12 @@ void cgroup_own_look(struct cgroup_own *ret)
     ret->state = look(ret);
 }
 
+bool cgroup_own_is_false_root(const struct cgroup_own *own)
+{
+    return own->state != CGROUP_OWN_OTHER_VERSION && !*own->path &&
+           access(MOUNT "/cgroup.type", F_OK) == 0;
+}
+
 const char *cgroup_own_reason(enum cgroup_own_state state)
 {
     static const char *const reasons[] = {

@@ -51,6 +51,9 @@ struct cgroup_own {
 int cgroup_own_parse(const char *text, char ret[CGROUP_OWN_BYTES]) WARN_UNUSED;
 
 void cgroup_own_look(struct cgroup_own *ret);
+/* Does this process live in what a cgroup namespace shows as the root, as the first process of a
+ * container does? Then root needs room as well: the kernel's exception is for the real root. */
+bool cgroup_own_is_false_root(const struct cgroup_own *own);
 /* "other processes live in its cgroup …": why it is not usable, for a sentence; "" if it is. */
 const char *cgroup_own_reason(enum cgroup_own_state state);
 /* Move, enable what there is, make PATH/mark, and fill host as cgroup_probe does for root. An error

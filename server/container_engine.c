@@ -151,6 +151,11 @@ static void read_abilities(struct oci_engine *g)
             "running without root, and %s: memory is limited per process and not per container, "
             "and all sandboxes share one user; for limits per container start it with: %s siltd",
             cgroup_own_reason(g->own.state), CGROUP_OWN_COMMAND);
+    else if (g->base.cgroups.version == CGROUP_NONE && cgroup_own_is_false_root(&g->own))
+        (void)snprintf(a->note, sizeof a->note,
+            "%s: limits hold per process and not per container; for limits per container let siltd "
+            "be the only process of the container that it is in",
+            cgroup_own_reason(g->own.state));
     else if (!a->limit_memory || !a->limit_pids)
         (void)snprintf(a->note, sizeof a->note,
             "no cgroup controller for %s here: the limit holds per process; enable it on the "
@@ -173,17 +178,18 @@ static int read_oom_score_adj(void)
     return now > OOM_SCORE_ADJ ? now : OOM_SCORE_ADJ; /* lowering it takes a privilege */
 }
 
-/* Without a cgroup of its own an ordinary user has softer limits, but a server. */
+/* Who has none (an ordinary user without a cgroup of its own, root in a container beside others) has
+ * softer limits, but a server. */
 static enum place_cgroups find_cgroups(struct oci_engine *g)
 {
-    if (g->base.abilities.root) {
+    cgroup_own_look(&g->own);
+    if (g->base.abilities.root && !cgroup_own_is_false_root(&g->own)) {
         cgroup_probe(&g->base.cgroups);
         (void)snprintf(g->cgroup_parent, sizeof g->cgroup_parent, "/%s", g->base.mark);
         return g->base.cgroups.version != CGROUP_V1 ? PLACE_CGROUPS_AS_IS
                : g->kind->takes_useful              ? PLACE_CGROUPS_V1_USEFUL
                                                     : PLACE_CGROUPS_V1;
     }
-    cgroup_own_look(&g->own);
     if (cgroup_own_take(&g->own, g->base.mark, &g->base.cgroups, NULL) < 0)
         return PLACE_CGROUPS_NONE;
     (void)snprintf(g->cgroup_parent, sizeof g->cgroup_parent, "%s/%s", g->own.path, g->base.mark);

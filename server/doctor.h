@@ -47,7 +47,8 @@ struct doctor_facts {
     bool userns_clone_off, userns_apparmor;        /* sysctls that take them from ordinary users */
     char capabilities_missing[DOCTOR_NAMES_BYTES]; /* of those that root's siltd uses */
     struct cgroup_host cgroups;                    /* as root */
-    struct cgroup_own own;                         /* as an ordinary user */
+    struct cgroup_own own;                         /* as an ordinary user, and where … */
+    bool cgroups_false_root;                       /* root lives in a cgroup namespace's root */
     bool cgroups_hybrid, cgroups_writable;
     uint64_t tick_ns; /* of the kernel's coarse clock */
 

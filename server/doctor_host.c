@@ -186,6 +186,11 @@ bool doctor_host_cgroups(const struct doctor_facts *f, struct doctor_row *row)
             "none at /sys/fs/cgroup");
         return doctor_mend(row, "mount -t cgroup2 none /sys/fs/cgroup");
     }
+    if (f->cgroups_false_root && f->own.state != CGROUP_OWN_USABLE) {
+        doctor_bad(row, DOCTOR_WARN, "memory and processes are limited per process and user only",
+            "not used: %s", cgroup_own_reason(f->own.state));
+        return doctor_mend(row, "let siltd be the only process of the container that it is in");
+    }
     list_controllers(c, true, have, sizeof have);
     list_controllers(c, false, lack, sizeof lack);
     const char *name = cgroup_version_name(c->version);

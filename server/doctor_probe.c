@@ -147,10 +147,10 @@ static void probe_capabilities(struct doctor_facts *f)
 
 static void probe_cgroups(struct doctor_facts *f)
 {
-    if (!f->root) {
-        cgroup_own_look(&f->own);
+    cgroup_own_look(&f->own);
+    f->cgroups_false_root = cgroup_own_is_false_root(&f->own);
+    if (!f->root)
         return;
-    }
     cgroup_probe(&f->cgroups);
     bool v1 = f->cgroups.version == CGROUP_V1;
     f->cgroups_hybrid = v1 && access("/sys/fs/cgroup/unified", F_OK) == 0;

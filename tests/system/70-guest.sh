@@ -9,7 +9,7 @@ if [ -n "$SANITISED" ]; then
     ok 'skipped: a sanitised build is not run in an emulator'
     finish
 fi
-./scripts/test-guest --timeout 540 71 73 84@delegated >"$TMP/guest.out" 2>&1
+./scripts/test-guest --timeout 540 71 73 84 84@delegated >"$TMP/guest.out" 2>&1
 code=$?
 if [ "$code" -eq 77 ]; then
     ok "skipped: $(tail -n 1 "$TMP/guest.out")"

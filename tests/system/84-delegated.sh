@@ -2,22 +2,49 @@
 # SPDX-License-Identifier: MIT
 # Goal: an ordinary user to whom a cgroup was given (Delegate=yes of systemd, or chown) gets limits per
 # container as root does, and nothing is left of them when the server was killed; one who has none gets
-# the softer limits, and is told so and how to mend it. Needs the guest of scripts/test-guest.
+# the softer limits, and is told so and how to mend it. So does root in a container of its own, whose
+# cgroup looks like the root of all. Needs the guest of scripts/test-guest.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/rest.sh"
-if [ -z "${GUEST_OWN:-}" ]; then
-    ok 'skipped: only in the guest, as delegated'
-    finish
-fi
 WALL=120000
-start_server --cpus 1
-new_sandbox '{"language":"python"}'
 engine() { rest GET /v1/info | json - ".engine$1"; }
 program() { # LIMITS, the program on standard input
     run "$(jq -n --arg code "$(cat)" --argjson limits "$1" '{code: $code, limits: $limits}')"
 }
 hit() { field 'limits_hit|join(" ")'; }
 
+if [ "${GUEST:-}" = v2 ] && [ "$(id -u)" -eq 0 ]; then
+    OWN_CGROUP=/sys/fs/cgroup/container-$$
+    beside=''
+    in_own_cgroup() { # COMMAND…, as the first process of a container
+        mkdir -p "$OWN_CGROUP"
+        echo "$BASHPID" >"$OWN_CGROUP/cgroup.procs"
+        exec unshare -Cm sh -c 'umount -l /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup || exit; '"$beside"' exec "$@"' - "$@"
+    }
+    echo '+memory +pids +cpu' >/sys/fs/cgroup/cgroup.subtree_control
+    start_server
+    new_sandbox '{"language":"python"}'
+    same 'root in a container: limits by cgroup' 'true v2 true true null' "$(engine '|"\(.root) \(.cgroups) \(.limits_memory) \(.limits_pids) \(.note)"')"
+    program "{\"memory_bytes\":50331648,\"wall_ms\":$WALL}" <<<'x = []
+while True: x.append(bytearray(1 << 20))'
+    same 'memory' 'memory SIGKILL container' "$(hit) $(field signal) $(field limits.memory)"
+    run "{\"command\":\"while :; do sleep 600 & done\",\"limits\":{\"pids\":24,\"wall_ms\":$WALL}}"
+    same 'a bomb of processes' 'pids failed' "$(hit) $(field status)"
+    stop_server 'a stopped server leaves the cgroup as it was'
+    beside='sleep 600 &'
+    start_server
+    contains 'beside others: the reason' 'other processes live in its cgroup: limits hold per process' "$(engine .note)"
+    run '{"command":"echo fine"}'
+    same 'it runs all the same' 'fine process' "$(field stdout) $(field limits.memory)"
+    while read -r pid; do kill "$pid"; done < <(grep -vx "$SERVER_PID" "$OWN_CGROUP/cgroup.procs")
+    finish
+fi
+if [ -z "${GUEST_OWN:-}" ]; then
+    ok 'skipped: only in the guest, as delegated'
+    finish
+fi
+start_server --cpus 1
+new_sandbox '{"language":"python"}'
 same 'not root, and limits by cgroup' 'false v2 true true' "$(engine '|"\(.root) \(.cgroups) \(.limits_memory) \(.limits_pids)"')"
 contains 'the server says where' "in the cgroup ${OWN_CGROUP#/sys/fs/cgroup}" "$(engine .note)"
 same 'it lives in a leaf of its own' "0::${OWN_CGROUP#/sys/fs/cgroup}/silt-server" "$(cat "/proc/$SERVER_PID/cgroup")"

@@ -216,6 +216,13 @@ static void test_own_cgroup(void **state)
         {{.state = CGROUP_OWN_BARE}, DOCTOR_WARN, "no controller", "user@.service.d"},
         {{.state = CGROUP_OWN_ODD}, DOCTOR_WARN, "cannot be made out", "Delegate=yes"},
     };
+    /* Root needs one where it lives in what looks like the root of all. */
+    struct doctor_facts boxed = good();
+    boxed.own.state = CGROUP_OWN_SHARED;
+    assert_int_equal(only(&boxed, "cgroups").verdict, DOCTOR_OK);
+    boxed.cgroups_false_root = true;
+    assert_int_equal(only(&boxed, "cgroups").verdict, DOCTOR_WARN);
+    assert_non_null(strstr(only(&boxed, "cgroups").mend, "only process of the container"));
     for (size_t i = 0; i < sizeof states / sizeof states[0]; i++) {
         static struct doctor_row rows[DOCTOR_ROWS_MAX];
         struct doctor_facts f = good();
