@@ -33,6 +33,16 @@ void app_release(struct app *app)
     free(app->root);
 }
 
+/* The cursor may stand behind a bar. */
+static void on_silence(void *ctx)
+{
+    struct app *app = ctx;
+
+    fprintf(stderr, "\r\x1b[K");
+    out_note(app, "%s has not answered for %d s: still waiting for it (Ctrl-C ends that)",
+        client_server(app->client), CLIENT_SILENCE_MS / 1000);
+}
+
 int app_connect(struct app *app, struct err *e)
 {
     CLEANUP(config_release) struct config config = {.server = NULL};
@@ -45,8 +55,11 @@ int app_connect(struct app *app, struct err *e)
                          : app->linked            ? app->link.server
                          : config.server          ? config.server
                                                   : "127.0.0.1:7458";
-    return client_new(
+    r = client_new(
         &(struct client_config){.server = server, .token = config.token}, &app->client, e);
+    if (r == 0 && isatty(2) == 1 && !app->opt.json)
+        client_on_silence(app->client, on_silence, app);
+    return r;
 }
 
 int app_project_path(const struct app *app, const char *text, char **ret, struct err *e)

@@ -23,6 +23,10 @@ struct client {
     struct client_call *under_way;
     unsigned count;
     uint64_t deadline_ns; /* 0 = none */
+    void (*on_silence)(void *ctx);
+    void *silence_ctx;
+    uint64_t quiet_since_ns, moved; /* nothing moved since then; the sum by which that is known */
+    bool said_silence;
 };
 
 /* "host:port", "http://host:port/" → "http://host:port". */
@@ -274,6 +278,32 @@ static bool finish_ended(struct client *c)
     return any;
 }
 
+void client_on_silence(struct client *c, void (*tell)(void *ctx), void *ctx)
+{
+    c->on_silence = tell;
+    c->silence_ctx = ctx;
+}
+
+static void notice_silence(struct client *c)
+{
+    uint64_t now = io_now_ns(), moved = 0;
+    bool waits = false;
+
+    for (const struct client_call *call = c->under_way; call; call = call->next) {
+        moved += call->moved + 1;
+        waits = waits || !call->answered;
+    }
+    if (!waits || moved != c->moved) {
+        c->moved = moved;
+        c->quiet_since_ns = now;
+        c->said_silence = false;
+    } else if (!c->said_silence &&
+               now - c->quiet_since_ns >= CLIENT_SILENCE_MS * UINT64_C(1000000)) {
+        c->said_silence = true;
+        c->on_silence(c->silence_ctx);
+    }
+}
+
 void client_deadline(struct client *c, uint64_t at_ns)
 {
     c->deadline_ns = at_ns;
@@ -287,6 +317,8 @@ int client_step(
 
     if (extra_count > EXTRA_FDS_MAX)
         return err_say(e, EINVAL, "too many descriptors to wait for");
+    if (c->on_silence)
+        notice_silence(c);
     if (c->deadline_ns) {
         uint64_t now = io_now_ns();
         if (now >= c->deadline_ns)

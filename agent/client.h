@@ -92,6 +92,11 @@ void client_resume(struct client_call *call);
 int client_step(struct client *c, struct pollfd *extra, unsigned extra_count, int timeout_ms,
     struct err *e) WARN_UNUSED;
 
+/* Tell, once each time, of a server that has not answered for CLIENT_SILENCE_MS while a request is under
+ * way and nothing of it moves; called from client_step. NULL: nobody. */
+#define CLIENT_SILENCE_MS 3000
+void client_on_silence(struct client *c, void (*tell)(void *ctx), void *ctx);
+
 /* From at_ns on (io_now_ns; 0: never) client_step and client_call fail with -ETIMEDOUT. */
 void client_deadline(struct client *c, uint64_t at_ns);
 

@@ -14,6 +14,7 @@
 size_t client_call_read(char *data, size_t size, size_t count, void *ctx)
 {
     struct client_call *call = ctx;
+    call->moved++;
     ssize_t n = call->req.read_body(call->req.ctx, data, size * count);
 
     if (n < 0) {
@@ -70,6 +71,8 @@ size_t client_call_header(char *data, size_t size, size_t count, void *ctx)
     struct client_call *call = ctx;
     size_t len = size * count;
 
+    call->answered = true;
+    call->moved++;
     keep_header(data, len, "ETag", call->response.etag, sizeof(call->response.etag));
     keep_header(data, len, "Silt-Run-Id", call->response.run_id, sizeof(call->response.run_id));
     return len;

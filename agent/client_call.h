@@ -17,6 +17,8 @@ struct client_call {
     CURL *easy;
     struct curl_slist *headers;
     char *url;
+    uint64_t moved;                /* pieces that went either way */
+    bool answered;                 /* a byte of the answer came */
     int aborted;                   /* -errno of a callback that gave up */
     char message[CURL_ERROR_SIZE]; /* libcurl's own words */
     client_done *done;

@@ -112,6 +112,22 @@ echo 'print("unsent")' >pending.py
 try silt --json sync --timeout 1s
 same "without a watcher: a typed error" timeout "$(json - error.code <<<"$err")"
 contains "that names what is pending" pending.py "$err"
+# Who sits at a terminal is told before that.
+client_environment
+python3 -c '
+import os, pty, sys
+pid, fd = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[1], sys.argv[1:])
+said = b""
+try:
+    while b"has not answered" not in said and (piece := os.read(fd, 4096)):
+        said += piece
+except OSError:
+    pass
+os.kill(pid, 9)
+print(said.decode())' "${CLIENT[@]}" "$SILT" sync --timeout 60s >"$TMP/said" 2>&1
+contains "at a terminal: that the server has not answered" "$SILT_SERVER has not answered for 3 s" "$(cat "$TMP/said")"
 kill -CONT "$SERVER_PID"
 silt sync --timeout 30s >/dev/null
 # A watcher that begins meanwhile watches: what it asks the server keeps it from nothing.
