@@ -17,10 +17,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "server/around_log.h"
 #include "server/oci.h"
 #include "shared/io.h"
 #include "shared/log.h"
-#include "shared/num.h"
 
 #include "shared/banned.h"
 
@@ -133,75 +133,32 @@ int around_signal(struct container *c, int sig)
     return order_send_job(c->sock, INIT_ASIDE, &kill, NULL);
 }
 
-/* What follows the last `key` in text, or NULL. */
-static const char *after_last(const char *text, const char *key)
-{
-    const char *found = NULL;
-    for (const char *p = text; (p = strstr(p, key)); found = p)
-        p += strlen(key);
-    return found;
-}
-
-/* The runtime's own sentence, when it could not start the program. */
-static int start_error(const char *sentence)
-{
-    static const struct {
-        const char *words;
-        int code;
-    } rows[] = {{": no such file or directory\n", ENOENT}, {": not a directory\n", ENOTDIR},
-        {": permission denied\n", EACCES}, {": exec format error\n", ENOEXEC}};
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        const char *at = strstr(sentence, rows[i].words);
-        if (at && at < sentence + strcspn(sentence, "\n"))
-            return rows[i].code;
-    }
-    return 0;
-}
-
-/* The runtime's last words, for the server's log. */
-static void tell_failure(const char *id, const char *sentence)
-{
-    char line[400];
-    (void)snprintf(line, sizeof line, "%.*s", (int)strcspn(sentence, "\n"), sentence);
-    for (char *p = line; *p; p++) {
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
-            *p = '?';
-    }
-    log_warn("container %s: the runtime says: %s", id, line);
-}
-
 void around_verdict(struct container *c, struct container_exit *ret)
 {
     const struct oci_engine *g = (const struct oci_engine *)c->engine;
-    char path[128], digits[16];
+    char path[128];
     CLEANUP(buf_release) struct buf b;
-    uint64_t status = 0;
+    struct around_log log;
     ret->lost = true;
     buf_init(&b, LOG_BYTES_MAX);
     (void)snprintf(path, sizeof path, "bundles/%s/run.log", c->id);
     CLEANUP(fd_closep) int fd = openat(g->place.dir, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 || io_read_rest(fd, &b) < 0)
         return;
-    const char *end = after_last(buf_str(&b), "] Exiting with status: ");
-    const char *failure = after_last(buf_str(&b), "] FATAL ERROR: ");
-    if (end) {
-        (void)snprintf(digits, sizeof digits, "%.*s", (int)strspn(end, "0123456789"), end);
-        if (num_u64(digits, 0xffff, &status) < 0)
-            return;
+    around_log_read(buf_str(&b), &log);
+    if (log.ended) {
         ret->lost = false;
         /* Where it gets no more tasks the runtime's kernel ends as Go programs do, by code 2, and
          * the runtime reports that as the program's. */
-        if (ret->pids_limit_hit && WIFEXITED((int)status) &&
-            WEXITSTATUS((int)status) == KERNEL_DIED)
-            status = SIGKILL;
-        ret->signal = WIFSIGNALED((int)status) ? WTERMSIG((int)status) : 0;
-        ret->exit_code = ret->signal ? 0 : WEXITSTATUS((int)status);
-    } else if (failure) {
-        if (strstr(failure, "starting sandbox: "))
-            ret->exec_errno = start_error(failure);
+        if (ret->pids_limit_hit && WIFEXITED(log.status) && WEXITSTATUS(log.status) == KERNEL_DIED)
+            log.status = SIGKILL;
+        ret->signal = WIFSIGNALED(log.status) ? WTERMSIG(log.status) : 0;
+        ret->exit_code = ret->signal ? 0 : WEXITSTATUS(log.status);
+    } else if (*log.failure) {
+        ret->exec_errno = log.exec_errno;
         ret->lost = ret->exec_errno == 0;
         ret->started = ret->lost;
         if (ret->lost)
-            tell_failure(c->id, failure);
+            log_warn("container %s: the runtime says: %s", c->id, log.failure);
     }
 }
