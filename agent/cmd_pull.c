@@ -180,14 +180,13 @@ static void list(const struct pulling *p, enum pull_action action, const char *m
 static void report(const struct pulling *p)
 {
     bool dry = p->app->opt.dry_run;
-    size_t files = 0, adopted = 0;
+    size_t files = 0;
     uint64_t bytes = 0;
     char size[16];
     for (size_t i = 0; i < p->plan.count; i++) {
         const struct pull_item *item = &p->plan.items[i];
         files += is_change(item) && item->there.kind != TREE_DIR && (dry || item->done);
         bytes += item->action == PULL_FETCH && (dry || item->done) ? item->there.size : 0;
-        adopted += item->action == PULL_ADOPT;
     }
     list(p, PULL_FETCH, "  ");
     list(p, PULL_LINK, "  ");
