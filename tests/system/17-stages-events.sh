@@ -73,7 +73,7 @@ settled() {
     call GET "$S/stages/$STAGE"
     [ "$(field offset)" = "${before:-}" ] && return 0
     before=$(field offset)
-    sleep 0.2
+    pause 0.2
     return 1
 }
 wait_until 20 settled
@@ -197,10 +197,9 @@ call GET "$S/events?after=x"
 expect 'an id that is none' 422 invalid_value
 follow old -H 'Accept: application/x-ndjson' -G -d after=17
 check 'one of another time is a gap' wait_until 10 has old '"gap"'
-for i in $(seq 300); do
-    printf '{"op":"put","path":"n","text":"%d"}\n' "$i"
-done >ops
-while read -r op; do printf 'url = "%s"\ndata = %s\nnext\n' "$URL$S/changes" "$(jq -n --arg o "{\"ops\":[$op]}" '$o')"; done <ops >batch
+for ((i = 1; i <= 300; i++)); do
+    printf 'url = "%s"\ndata = "{\\"ops\\":[{\\"op\\":\\"put\\",\\"path\\":\\"n\\",\\"text\\":\\"%d\\"}]}"\nnext\n' "$URL$S/changes" "$i"
+done >batch
 curl -sS -K batch >/dev/null 2>&1
 check 'one who follows gets all of many' wait_until 20 has ndjson '"generation":302,'
 same 'each once' 302 "$(lines ndjson | jq -r 'select(.event=="generation").generation' | sort -n | uniq | wc -l)"

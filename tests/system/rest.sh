@@ -10,14 +10,28 @@
 status='' body='' SB=''
 
 call() {
-    local method=$1 path=$2
+    local method=$1 path=$2 answer=''
     shift 2
     [ "$method" = HEAD ] && set -- --head "$@"
-    status=$(curl -sS -X "$method" -D "$TMP/head" -o "$TMP/body" -w '%{http_code}' --max-time 60 "$@" "$URL$path")
-    body=$(tr -d '\0' <"$TMP/body" 2>/dev/null)
+    set -- -D "$TMP/head" -o "$TMP/body" --max-time 60 "$@"
+    if ask http "$PWD" "$BASHPID" "$URL" "$method" "$path" "$@"; then
+        read -r _ status _ <<<"$answer"
+        body=''
+        IFS= read -r -d '' body <"$ASKED" || true
+    else
+        status=$(curl -sS -X "$method" -w '%{http_code}' "$@" "$URL$path")
+        body=$(tr -d '\0' <"$TMP/body" 2>/dev/null)
+    fi
 }
-field() { printf '%s' "$body" | json - "$1"; }
-header() { sed -n "s/^$1: //Ip" "$TMP/head" | tr -d '\r' | tail -n 1; }
+field() { json - "$1" <<<"$body"; }
+header() {
+    local line name value=''
+    while IFS= read -r line; do
+        name=${line%%: *}
+        [ "${name,,}" != "${1,,}" ] || value=${line#*: }
+    done <"$TMP/head"
+    printf '%s\n' "${value%$'\r'}"
+}
 new_sandbox() {
     call POST /v1/sandboxes -d "${1:-{\}}"
     SB=$(field id)
