@@ -62,10 +62,10 @@ printf 'import time\nprint("begun")\ntime.sleep(60)\n' >slow.py
 start_silt "$TMP/slow.out" "$TMP/slow.err" run slow.py
 wait_until 15 grep -qs begun "$TMP/slow.out"
 kill_server
-await_silt
+start_server # or silt would wait for it
+await_silt 60
 same "the server dies under a run: 125" 125 "$code"
 check "with a sentence" test -s "$TMP/slow.err"
-start_server
 try silt ps
 contains "the run's record says that it did not end well" error "$out"
 

@@ -113,7 +113,7 @@ ask() {
     ASKED=$TMP/ask/$BASHPID
     [ -n "$ASK_PORT" ] && { exec {fd}<>"/dev/tcp/127.0.0.1/$ASK_PORT"; } 2>/dev/null || return 1
     printf '%s\0' "$ASK_KEY" $(($# + 2)) "$kind" "$ASKED" "$@" >&"$fd"
-    IFS= read -r answer <&"$fd" || answer=pass
+    IFS= read -r -u "$fd" answer || answer=pass # not from "<&$fd": http.py may look at what is 0
     exec {fd}>&-
     [ "$answer" != pass ]
 }
