@@ -214,8 +214,15 @@ int app_take_lease(struct app *app, struct err *e)
         return err_set(e, ENOMEM, "take the writer lease");
     json_t *body = json_pack("{s:{s:s, s:s, s:b}}", "writer", "link", app->link.id, "machine",
         app->link.machine, "steal", app->opt.steal);
-    int r = app_rest(app, "PATCH", path, body, NULL, e);
+    json_t *answer = NULL;
+    int r = app_rest(app, "PATCH", path, body, &answer, e);
     json_decref(body);
+    /* Then nothing is there to be asked for. */
+    const char *epoch = json_string_value(json_object_get(answer, "epoch"));
+    if (r == 0 && epoch && json_is_integer(json_object_get(answer, "generation")) &&
+        json_integer_value(json_object_get(answer, "generation")) == 0)
+        (void)snprintf(app->link.empty_epoch, sizeof(app->link.empty_epoch), "%s", epoch);
+    json_decref(answer);
     return r;
 }
 

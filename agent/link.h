@@ -27,6 +27,7 @@ struct link {
     char id[40];   /* "lk_…": lasting part of a client's name */
     char machine[64];
     uint64_t dev, ino; /* of the root when it was linked */
+    char empty_epoch[40]; /* of a sandbox that was empty when it was linked, by this very process; "" else */
 };
 void link_release(struct link *l);
 

@@ -212,10 +212,16 @@ static int64_t scan_into_plan(struct sync *s, const char *const *paths, size_t c
 /* At first contact the server says what it has; after trouble it is asked again. */
 static int make_contact(struct sync *s, struct err *e)
 {
+    struct index_state *state = index_state(s->index);
     int r = sync_steal(s, e);
-    if (r == 0 && index_state(s->index)->epoch[0] == '\0')
-        r = sync_rebase(s, e);
-    return r;
+    if (r < 0 || state->epoch[0])
+        return r;
+    /* Who wrote there since the sandbox was linked, a moment ago, is met as a conflict. */
+    if (!s->link.empty_epoch[0] || manifest_count(index_manifest(s->index)))
+        return sync_rebase(s, e);
+    memcpy(state->epoch, s->link.empty_epoch, sizeof(state->epoch));
+    s->link.empty_epoch[0] = '\0';
+    return index_rewrite(s->index, e);
 }
 
 int64_t sync_scan(struct sync *s, struct err *e)

@@ -24,7 +24,9 @@ opened() { since | grep -c ^open; }
 
 new_project far
 echo 'print("v0")' >main.py
+mark
 same "the first run" v0 "$(silt run main.py 2>"$TMP/first.err")"
+same "a sandbox, its lease, and the set with the run: three round trips" 3 "$(rounds)"
 
 mark
 echo 'print("v1")' >main.py
