@@ -259,6 +259,8 @@ static void hear_apart(struct runner *w)
     struct err e = ERR_INIT;
     int r = run_follow_step(&w->back, &e);
     bool away = w->back.cut_ns && run_now_ns() - w->back.cut_ns > QUIET_NS;
+    if (r == 0 && away != w->said_cut && w->stream.mid_line && out_is_terminal(2))
+        fprintf(stderr, "\n");
     if (r == 0 && away != w->said_cut)
         out_note(w->app, away ? "the connection is cut; the program goes on for half a minute while "
                                 "it is tried again"

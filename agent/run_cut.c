@@ -41,10 +41,10 @@ void run_cut_cancel(struct run_session *s)
     err_ignore(client_start(s->app->client, &req, on_cancelled, s, NULL, &ignored));
 }
 
-/* In a raw terminal a line does not begin at its beginning by itself. */
+/* On a line of its own, which in a raw terminal does not begin at its beginning by itself. */
 static void say(struct run_session *s, const char *text)
 {
-    if (s->term.raw)
+    if (s->stream.mid_line && out_is_terminal(2))
         (void)fputs("\r\n", stderr);
     out_note(s->app, "%s", text);
     if (s->term.raw)
