@@ -26,9 +26,10 @@ def up(c, s, limit):
     global cuts
     try:
         while data := c.recv(65536):
-            if b"/events?" in data or b"/events HTTP" in data or b"/exec HTTP" in data:
+            if b"/exec HTTP" in data: limit[0] = 3000
+            if b"/events?" in data or b"/events HTTP" in data:
                 cuts += 1
-                limit[0] = 3000 if b"/exec" in data else 700 + 611 * cuts
+                limit[0] = 700 + 311 * cuts
                 open(counted, "w").write(str(cuts))
             s.sendall(data)
     except OSError: pass
