@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 #include "shared/io.h"
 #include "shared/path.h"
@@ -104,11 +105,20 @@ static char *in_home(const char *home, const char *name)
     return home && *home == '/' ? path_join(home, name) : NULL;
 }
 
+/* Reading anything else, a FIFO or a device, might never end. */
+static int read_own(const char *path, size_t max, struct buf *ret)
+{
+    struct stat st;
+    if (stat(path, &st) < 0)
+        return -errno;
+    return S_ISREG(st.st_mode) ? io_read_file(path, max, ret, NULL) : -EINVAL;
+}
+
 static char *named_by(const char *path, const char *home)
 {
     CLEANUP(buf_release) struct buf text;
     buf_init(&text, IGNORE_GIT_CONFIG_MAX);
-    if (!path || io_read_file(path, IGNORE_GIT_CONFIG_MAX, &text, NULL) < 0)
+    if (!path || read_own(path, IGNORE_GIT_CONFIG_MAX, &text) < 0)
         return NULL;
     return ignore_git_excludes(buf_str(&text), text.len, home);
 }
@@ -126,32 +136,38 @@ static char *excludes_file(void)
     return found ? found : in_home(folder, "git/ignore");
 }
 
-static int load_global(struct ignore *rules)
+static int load_global(struct ignore *rules, const char **ret_unused)
 {
     CLEANUP(freep) char *path = excludes_file();
     CLEANUP(buf_release) struct buf text;
     buf_init(&text, IGNORE_FILE_MAX);
-    bool there = path && io_read_file(path, IGNORE_FILE_MAX, &text, NULL) == 0;
-    return ignore_load(rules, IGNORE_GLOBAL, "", there ? buf_str(&text) : NULL, text.len);
+    int r = path ? read_own(path, IGNORE_FILE_MAX, &text) : -ENOENT;
+    if (r < 0 && r != -ENOENT && r != -ENOTDIR)
+        *ret_unused = "core.excludesFile";
+    return ignore_load(rules, IGNORE_GLOBAL, "", r == 0 ? buf_str(&text) : NULL, text.len);
 }
 
-static int load_exclude(struct ignore *rules, const struct tree *project)
+static int load_exclude(struct ignore *rules, const struct tree *project, const char **ret_unused)
 {
     CLEANUP(fd_closep) int fd = -1;
     CLEANUP(buf_release) struct buf text;
     buf_init(&text, IGNORE_FILE_MAX);
-    bool there = tree_open_file(project, EXCLUDE_FILE, &fd, NULL, NULL) == 0 &&
-                 io_read_rest(fd, &text) == 0;
-    return ignore_load(rules, IGNORE_EXCLUDE, "", there ? buf_str(&text) : NULL, text.len);
+    int r = tree_open_file(project, EXCLUDE_FILE, &fd, NULL, NULL);
+    if (r == 0)
+        r = io_read_rest(fd, &text);
+    if (r < 0 && r != -ENOENT && r != -ENOTDIR) /* in a linked work tree .git is a file */
+        *ret_unused = EXCLUDE_FILE;
+    return ignore_load(rules, IGNORE_EXCLUDE, "", r == 0 ? buf_str(&text) : NULL, text.len);
 }
 
-int ignore_git_load(struct ignore *rules, const struct tree *project)
+int ignore_git_load(struct ignore *rules, const struct tree *project, const char **ret_unused)
 {
     struct tree_stat st;
+    *ret_unused = NULL;
     if (tree_stat(project, ".git", &st, NULL) < 0) {
         int r = ignore_load(rules, IGNORE_GLOBAL, "", NULL, 0);
         return r < 0 ? r : ignore_load(rules, IGNORE_EXCLUDE, "", NULL, 0);
     }
-    int r = load_global(rules);
-    return r < 0 ? r : load_exclude(rules, project);
+    int r = load_global(rules, ret_unused);
+    return r < 0 ? r : load_exclude(rules, project, ret_unused);
 }

@@ -17,8 +17,10 @@
 #define IGNORE_GIT_CONFIG_MAX (256 * 1024) /* bytes of a configuration; a larger one says nothing */
 
 /* Replace both sources in `rules` by what the files say now; without a `.git` in the project there
- * are none. What cannot be read excludes nothing. -ENOMEM. */
-int ignore_git_load(struct ignore *rules, const struct tree *project) WARN_UNUSED;
+ * are none. What cannot be read, is no regular file or larger than IGNORE_FILE_MAX excludes nothing;
+ * *ret_unused then names it, for the user to be told, else NULL. -ENOMEM. */
+int ignore_git_load(
+    struct ignore *rules, const struct tree *project, const char **ret_unused) WARN_UNUSED;
 
 /* What the last core.excludesFile of this text says, `~/` being `home` (may be NULL); NULL: nothing,
  * or no absolute path. malloc'd. Pure. */

@@ -257,7 +257,10 @@ int scan_all(const struct scan_config *config, struct scan *ret, struct err *e)
     memset(ret, 0, sizeof(*ret));
     /* Rules of folders that are gone or ignored by now must not linger. */
     ignore_drop_tree(config->rules, "");
-    s.failed = ignore_git_load(config->rules, config->tree);
+    const char *unused = NULL;
+    s.failed = ignore_git_load(config->rules, config->tree, &unused);
+    if (unused)
+        skip(&s, unused, "its rules are not used: it cannot be read or is larger than 1 MiB");
     if (s.failed == 0)
         s.failed = enter(&s, "");
     if (s.failed == 0) {

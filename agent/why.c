@@ -30,8 +30,9 @@ static void load_file(struct ignore *rules, const struct tree *project, const ch
 
 static void load_dir(struct ignore *rules, const struct tree *project, const char *dir)
 {
+    const char *unused;
     if (*dir == '\0')
-        (void)!ignore_git_load(rules, project);
+        (void)!ignore_git_load(rules, project, &unused);
     load_file(rules, project, dir, IGNORE_GIT, IGNORE_GITIGNORE);
     load_file(rules, project, dir, IGNORE_SILT, IGNORE_SILTIGNORE);
 }

@@ -118,6 +118,15 @@ contains "and the user's file" "line 2 of your own excludes file of git (core.ex
 printf '!sub/theirs.o\n' >.gitignore
 silt sync >/dev/null 2>&1
 same "a .gitignore is above both" "sub/theirs.o anew" "$(cat "$(workspace)/sub/theirs.o")"
+mv "$CLIENT_HOME/config/git/ignore" "$TMP/kept.ignore" && mkfifo "$CLIENT_HOME/config/git/ignore"
+try silt sync
+same "a FIFO in the place of the user's file holds nobody up" 0 "$code"
+contains "and is told of" "core.excludesFile: its rules are not used" "$err"
+rm "$CLIENT_HOME/config/git/ignore" && mv "$TMP/kept.ignore" "$CLIENT_HOME/config/git/ignore"
+cp .git/info/exclude "$TMP/kept.exclude" && head -c 2000000 /dev/zero | tr '\0' '#' >>.git/info/exclude
+try silt sync
+contains "so is an excludes file that is too large" ".git/info/exclude: its rules are not used" "$err"
+cp "$TMP/kept.exclude" .git/info/exclude
 printf '[core]\n\texcludesFile = ~/other # mine\n' >"$CLIENT_HOME/.gitconfig"
 echo '*.z' >"$CLIENT_HOME/other"
 try silt ignored named.z
