@@ -43,15 +43,19 @@ static int read_all(struct index *ix, bool *ret_damaged)
         return r;
     if (b.len < sizeof(magic) || memcmp(b.data, magic, sizeof(magic)) != 0)
         return -EBADMSG;
+    /* First only how far it is good and what was acknowledged in the end. */
     struct cursor c;
     cursor_init(&c, b.data + sizeof(magic), b.len - sizeof(magic));
     ix->file_bytes = sizeof(magic);
-    while ((r = index_log_read(ix, &c)) > 0)
+    while ((r = index_log_read(ix, &c, false)) > 0)
         ix->file_bytes = (uint64_t)(c.p - b.data);
+    ix->settled_seq = ix->state.acked_seq;
+    cursor_init(&c, b.data + sizeof(magic), (size_t)ix->file_bytes - sizeof(magic));
+    while (r >= 0 && c.left)
+        r = index_log_read(ix, &c, true);
     if (r < 0)
         return r;
     *ret_damaged = ix->file_bytes != b.len;
-    index_log_end_doubts(ix, ix->state.acked_seq);
     return ix->file_bytes == sizeof(magic) ? -EBADMSG : 0;
 }
 

@@ -29,13 +29,15 @@ struct index {
     uint64_t puts;       /* entries written to the file, garbage included */
     uint32_t sigs_saved; /* since the last tidy */
     struct index_doubt *doubts;
+    uint64_t settled_seq; /* while the file is read: what its end says was acknowledged */
 };
 
 /* ---- index_log.c */
 int index_log_state(const struct index *ix, struct buf *b) WARN_UNUSED;
 int index_log_put(struct buf *b, const struct manifest_entry *entry) WARN_UNUSED;
-/* Play one record at the cursor: 1 read, 0 none (the end, or a torn one), <0. */
-int index_log_read(struct index *ix, struct cursor *c) WARN_UNUSED;
+/* Read one record at the cursor: 1 read, 0 none (the end, or a torn one), <0. `play`: its changes,
+ * too, but for doubts about sets up to ix->settled_seq. */
+int index_log_read(struct index *ix, struct cursor *c, bool play) WARN_UNUSED;
 /* Doubts about sets up to seq are settled. */
 void index_log_end_doubts(struct index *ix, uint64_t seq);
 

@@ -243,6 +243,8 @@ static int read_doubt(struct index *ix, struct cursor *c, const char *path)
     size_t len = strlen(path);
     if (c->bad || !hash || kind > TREE_SYMLINK)
         return -EBADMSG;
+    if (seq <= ix->settled_seq)
+        return 0;
     struct index_doubt *d = calloc(1, sizeof(*d) + len + 1);
     if (!d)
         return -ENOMEM;
@@ -293,7 +295,7 @@ static int read_state(struct index *ix, struct cursor *c)
     return c->bad || !ours ? -EBADMSG : 0;
 }
 
-int index_log_read(struct index *ix, struct cursor *c)
+int index_log_read(struct index *ix, struct cursor *c, bool play)
 {
     uint32_t len = cursor_u32(c);
     uint64_t sum = cursor_u64(c);
@@ -303,7 +305,7 @@ int index_log_read(struct index *ix, struct cursor *c)
         return 0;
     cursor_init(&p, payload, len);
     int r = read_state(ix, &p);
-    while (r == 0 && p.left)
+    while (r == 0 && play && p.left)
         r = read_change(ix, &p);
     return r < 0 ? r : 1;
 }
