@@ -10,7 +10,7 @@ A question is a connection to its port: KEY, the number of words, the words, eac
     json FILE PID TEXT PATH      TEXT -: the standard input of PID
 
 The answer is one line, and what is long is in FILE: for http "EXIT-CODE STATUS FORM", with curl's exit codes
-and FORM text, binary or none (it went elsewhere by -o); for json "0". Whatever it does not know, or knows
+and FORM text, binary (or long) or none (it went elsewhere by -o); for json "0". Whatever it does not know, or knows
 another way than curl and jq do, it answers with "pass": then they are asked.
 """
 import json
@@ -21,6 +21,7 @@ import sys
 import threading
 
 LARGEST = 1 << 20  # curl asks before it sends more
+LONG = 1 << 16  # the shell reads no more by itself
 SIMPLE_PATH = re.compile(r'(\.|(\.[A-Za-z_]\w*|\[\d+\])+)(\|length)?')
 STEP = re.compile(r'\.([A-Za-z_]\w*)|\[(\d+)\]')
 
@@ -141,7 +142,7 @@ class Response:
     """What comes from a socket, as far as it comes."""
 
     def __init__(self, connection, head_only):
-        self.head, self.body, self.status, self.code = b"", b"", 0, 0
+        self.head, self.body, self.status, self.code = b"", bytearray(), 0, 0
         try:
             with connection.makefile("rb") as stream:
                 self.read(stream, head_only)
@@ -173,7 +174,7 @@ class Response:
             else:
                 break
         if head_only:
-            self.body = self.head
+            self.body += self.head
         elif self.status in (204, 304):
             pass
         elif fields.get(b"transfer-encoding") == b"chunked":
@@ -231,7 +232,7 @@ def answer_http(file, folder, pid, url, method, path, *options):
         put(file, body.replace(b"\0", b"").rstrip(b"\n"))
         return f"{code} {status:03d} none"
     put(file, body)
-    return f"{code} {status:03d} {'text' if is_text(body) else 'binary'}"
+    return f"{code} {status:03d} {'text' if len(body) < LONG and is_text(body) else 'binary'}"
 
 
 # ---- questions
