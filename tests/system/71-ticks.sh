@@ -133,7 +133,7 @@ for ((i = 0; i < ROUNDS; i++)); do
     read -r stamp last < <(rest GET "/v1/runs/$racer/stdout" | tail -n 1)
     [ "$stamp" = same ] && racy=$((racy + 1))
     put "copy" "$last"$'\n'
-    [ "$(hash_of made)" = "$(hash_of copy)" ] || stale+=" $i: $(hash_of made) for $last ($stamp)"
+    [ "$(hash_of made)" = "$(hash_of copy)" ] || stale+=" $i: $(hash_of made), not $(hash_of copy), for $last ($stamp)"
 done
 same "server: $ROUNDS second writes right after the first was read, $racy within its tick: all seen" '' "$stale"
 [ -z "${GUEST:-}$COARSE" ] || check 'server: some were within a tick' test "$racy" -gt 0
