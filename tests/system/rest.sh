@@ -13,7 +13,7 @@ call() {
     local method=$1 path=$2 answer=''
     shift 2
     [ "$method" = HEAD ] && set -- --head "$@"
-    set -- -D "$TMP/head" -o "$TMP/body" --max-time 60 "$@"
+    set -- -D "$TMP/head" -o "$TMP/body" --max-time "${GUEST:+2}60" "$@"
     if ask http "$PWD" "$BASHPID" "$URL" "$method" "$path" "$@"; then
         read -r _ status _ <<<"$answer"
         body=''
