@@ -93,7 +93,7 @@ struct sync_set {
     struct changes_writer *writer;
     /* A large content that follows the frames in raw. */
     int stream_fd; /* -1: none */
-    uint64_t stream_len, stream_done;
+    uint64_t stream_len, stream_done, stream_given; /* given: to the connection */
     bool stream_ended, stream_packed, stream_flushed;
     ZSTD_CCtx *zstd;
     struct buf out; /* of the compressor */
@@ -162,6 +162,8 @@ struct sync {
     void *changed_ctx;
     void (*arrived)(void *ctx, uint64_t seen_ns); /* each set whose changes were seen by a watcher */
     void *arrived_ctx;
+    unsigned cuts; /* connections that broke behind SYNC_STAGE_MIN bytes of a set, since the last answer */
+    uint64_t cut_bytes; /* of the latest */
     uint64_t seen_ns; /* when the first of what is scanned now was seen; 0: not known */
 
     struct sync_emptying emptying;

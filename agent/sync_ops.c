@@ -369,12 +369,19 @@ static int add_small(struct emit *m, int fd)
     return r < 0 ? r : sent(m, &hash, b->len, NULL);
 }
 
+/* A delta that is cut begins anew, a whole content in its stage goes on. For a delta of a quarter of
+ * the file, or one that was cut twice, the stage is the way that comes to an end. */
+static bool prefers_stage(const struct sync *s, uint64_t size)
+{
+    return s->cuts > 1 || (s->cuts == 1 && s->cut_bytes >= size / 4);
+}
+
 /* A file of which only pieces are in memory at a time. Takes over *fd if it is streamed. */
 static int add_large(struct emit *m, int *fd)
 {
     struct hash hash;
     uint64_t size = m->st.size;
-    int r = try_delta(m, fd, NULL);
+    int r = prefers_stage(m->s, size) ? 0 : try_delta(m, fd, NULL);
     if (r != 0)
         return r < 0 ? r : 0;
     r = hash_fd(*fd, &hash, &size, m->e);

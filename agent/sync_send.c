@@ -119,6 +119,7 @@ static int acknowledged(
         state->generation = generation;
     if (set->seq > state->acked_seq)
         state->acked_seq = set->seq;
+    s->cuts = 0;
     const char *epoch = json_string_value(json_object_get(answer, "epoch"));
     if (epoch && strlen(epoch) < sizeof(state->epoch))
         memcpy(state->epoch, epoch, strlen(epoch) + 1);
@@ -195,6 +196,22 @@ static bool keep_for_later(struct sync *s, struct sync_set *set, int result,
            start(s, set, &ignored) == 0;
 }
 
+/* A command, too, goes on after a connection that broke in the middle of a content. */
+static bool broke_off(
+    const struct sync_set *set, int result, const struct client_response *response)
+{
+    return set->stream_fd >= 0 && result != -EPROTO && result != -ECONNREFUSED &&
+           response->retryable;
+}
+
+static void note_cut(struct sync *s, const struct sync_set *set)
+{
+    if (set->stream_given < SYNC_STAGE_MIN)
+        return;
+    s->cuts++;
+    s->cut_bytes = set->stream_given;
+}
+
 /* The next set goes out from here, whoever drives the client: a run may wait for it. One in which
  * nothing is left to send goes nowhere, so the one behind it is due as well. */
 static void pump(struct sync *s)
@@ -246,9 +263,10 @@ static void set_done(void *ctx, int result, struct client_response *response, co
         refused(s, response, e);
     else if (result == -ESTALE) /* the file changed while it was sent */
         fail(s, SYNC_AGAIN, e);
-    else if (result < 0 && s->patient) {
+    else if (result < 0 && (s->patient || broke_off(set, result, response))) {
         /* Whether it was applied is not known. */
-        s->away = true;
+        s->away = s->patient;
+        note_cut(s, set);
         fail(s, SYNC_REBASE, e);
     } else if (result < 0)
         fail(s, SYNC_FATAL, e);

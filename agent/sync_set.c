@@ -216,6 +216,7 @@ static ssize_t read_body(void *ctx, void *data, size_t len)
     size_t n = from->len < len ? from->len : len;
     memcpy(data, from->data, n);
     buf_consume(from, n);
+    set->stream_given += n;
     return (ssize_t)n;
 }
 

@@ -122,6 +122,33 @@ await_silt 60
 same "and started again: the same sync goes on" 0 "$code"
 sent_once "server killed"
 
+# A delta is cut again and again, each time earlier than its end.
+python3 -c '
+import os
+with open("blob", "r+b") as f:
+    for i in range(16):
+        f.seek(i * 1500000)
+        f.write(os.urandom(800000))'
+before=$(crossed)
+cutter() {
+    while [ ! -e "$TMP/enough" ]; do
+        [ -e "$TMP/cut" ] || echo "$(($(crossed) + 9500000))" >"$TMP/cut"
+        sleep 0.05
+    done
+}
+cutter &
+cutter=$!
+OWN_PIDS="$OWN_PIDS $cutter"
+wait_until 20 test -e "$TMP/cut"
+try silt sync
+same "a delta that is cut: the same sync goes on, and comes to an end" 0 "$code"
+touch "$TMP/enough"
+wait "$cutter"
+OWN_PIDS=${OWN_PIDS/ $cutter/}
+check "it is there" cmp -s blob "$there/blob"
+check "it was cut more than once" test "$(($(crossed) - before))" -gt 20000000
+rm -f "$TMP/cut"
+
 # ---- with a watcher
 
 start_silt "$TMP/watch.out" "$TMP/watch.err" --json watch
