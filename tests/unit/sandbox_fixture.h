@@ -263,6 +263,24 @@ static inline void fixture_release(struct fixture *f)
     (void)close(tmp);
 }
 
+/* cmocka's setup and teardown of a test that needs nothing else. */
+static inline int fixture_setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+
+    assert_non_null(f);
+    fixture_init(f);
+    *state = f;
+    return 0;
+}
+
+static inline int fixture_teardown(void **state)
+{
+    fixture_release(*state);
+    free(*state);
+    return 0;
+}
+
 /* The host path of a file in the workspace of f->sb. */
 static inline const char *at(const struct fixture *f, const char *path, char out[512])
 {

@@ -58,22 +58,6 @@ static unsigned count_staged(const struct fixture *f)
     return count;
 }
 
-static int setup(void **state)
-{
-    struct fixture *f = malloc(sizeof(*f));
-    assert_non_null(f);
-    fixture_init(f);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_release(*state);
-    free(*state);
-    return 0;
-}
-
 static void test_cut_off(void **state)
 {
     struct fixture *f = *state;
@@ -335,16 +319,16 @@ static void test_age_after_restart(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_cut_off, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_taken_over, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_announced_hash, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_age, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_bounds, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_deleted_meanwhile, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_restart, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_restart_wrong_content, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_what_is_found, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_age_after_restart, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_cut_off, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_taken_over, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_announced_hash, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_age, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_bounds, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_deleted_meanwhile, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_restart, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_restart_wrong_content, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_what_is_found, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_age_after_restart, fixture_setup, fixture_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

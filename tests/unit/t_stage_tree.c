@@ -13,22 +13,6 @@
 #define OWN                                                                                        \
     "d/own=p" /* where this is wanted, a program has made it, and the manifest does not know */
 
-static int setup(void **state)
-{
-    struct fixture *f = calloc(1, sizeof *f);
-
-    fixture_init(f);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_release(*state);
-    free(*state);
-    return 0;
-}
-
 static unsigned entries_of(const char *path)
 {
     unsigned count = 0;
@@ -277,11 +261,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cases),
-        cmocka_unit_test_setup_teardown(test_modes, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_written_at_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_newer_than_output, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_deep, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_modes, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_refused, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_written_at_once, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_newer_than_output, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_deep, fixture_setup, fixture_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,22 +12,6 @@
 
 #include "shared/banned.h"
 
-static int setup(void **state)
-{
-    struct fixture *f = calloc(1, sizeof *f);
-
-    fixture_init(f);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_release(*state);
-    free(*state);
-    return 0;
-}
-
 static uint64_t generation(const struct fixture *f)
 {
     struct sandbox_info info;
@@ -865,21 +849,21 @@ static void test_mtime_seconds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_puts_and_deletes, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_operations_in_order, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_moves, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_kinds_in_the_way, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_modes_and_links, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_edits, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_bases, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_hash_and_space, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_planted_symlinks, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_swapped_while_applying, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_odd_entries, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_stale_manifest, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_mtime_seconds, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_patches, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_bytecode_forgotten, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_puts_and_deletes, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_operations_in_order, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_moves, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_kinds_in_the_way, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_modes_and_links, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_edits, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_bases, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_hash_and_space, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_planted_symlinks, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_swapped_while_applying, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_odd_entries, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_stale_manifest, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_mtime_seconds, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_patches, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_bytecode_forgotten, fixture_setup, fixture_teardown),
         cmocka_unit_test(test_other_file_system),
         cmocka_unit_test(test_disk_full),
     };
