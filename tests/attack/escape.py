@@ -3,7 +3,7 @@
 import os
 import socket
 
-from base import CALL, SECRET, case
+from base import CALL, SECRET, case, wait_until
 
 
 @case("ptrace on silt-init", "dumpable")
@@ -139,9 +139,8 @@ def ipc(t):
     holder = t.exec({"code": CALL + """
 n = call(29, %d, 4096, 0o1666); print(n, flush=True); time.sleep(30)
 """ % key, "detach": True}, t.other).json()["id"]
-    for _ in range(100):
-        if t.rest("GET", "/v1/runs/" + holder).json()["stdout"]:
-            break
+    if not wait_until(20, lambda: t.rest("GET", "/v1/runs/" + holder).json()["stdout"]):
+        raise RuntimeError("the neighbour does not run")
     won = t.wins(CALL + "win(call(29, %d, 4096, 0o666) >= 0)" % key)
     t.rest("POST", "/v1/runs/%s/cancel" % holder)
     os.system("ipcrm -M %d 2>/dev/null" % key)
