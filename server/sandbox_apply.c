@@ -348,19 +348,11 @@ static int apply_in_turn(struct applying *a, struct err *e)
 }
 
 /* A set that was applied before: the same content, or a number used twice. */
-static int answer_repeat(struct applying *a, struct err *e)
+static int answer_known(struct applying *a, struct err *e)
 {
     struct sandbox *sb = a->sb;
     const struct client_result *known = a->ticket.known;
-    struct change_op op;
-    int r;
 
-    while ((r = a->feed->next(a->feed->ctx, &op, e)) > 0)
-        ;
-    if (r < 0)
-        return r;
-    if (a->feed->digest)
-        a->feed->digest(a->feed->ctx, &a->digest);
     if (!hash_equal(&a->digest, &known->digest))
         return err_refuse(e, PROTO_SEQ_CONFLICT, "number %llu was used for another change set",
             (unsigned long long)a->ticket.seq);
@@ -373,6 +365,45 @@ static int answer_repeat(struct applying *a, struct err *e)
     (void)pthread_mutex_lock(&sb->lock);
     memcpy(a->ret->epoch, sb->epoch, sizeof a->ret->epoch);
     (void)pthread_mutex_unlock(&sb->lock);
+    return 0;
+}
+
+static int answer_repeat(struct applying *a, struct err *e)
+{
+    struct change_op op;
+    int r;
+
+    while ((r = a->feed->next(a->feed->ctx, &op, e)) > 0)
+        ;
+    if (r < 0)
+        return r;
+    if (a->feed->digest)
+        a->feed->digest(a->feed->ctx, &a->digest);
+    return answer_known(a, e);
+}
+
+/* All of it is here. */
+static int apply_arrived(struct applying *a, struct err *e)
+{
+    struct sandbox *sb = a->sb;
+    int r = sandbox_ticket_arrived(sb, &a->ticket, e);
+
+    if (r == 0 && a->ticket.known)
+        return answer_known(a, e);
+    if (r == 0)
+        r = sandbox_ticket_wait(sb, &a->ticket, e);
+    if (r < 0)
+        return r;
+    (void)pthread_mutex_lock(&sb->turn);
+    r = apply_in_turn(a, e);
+    (void)pthread_mutex_unlock(&sb->turn);
+    if (r < 0)
+        return r;
+    a->ret->created = a->steps.created;
+    a->ret->updated = a->steps.updated;
+    a->ret->moved = a->steps.moved;
+    a->ret->deleted = a->steps.deleted;
+    a->applied = true;
     return 0;
 }
 
@@ -400,21 +431,7 @@ static int apply_fresh(struct applying *a, struct err *e)
     if (r == 0)
         r = read_set(a, e);
     if (r == 0)
-        r = sandbox_ticket_arrived(sb, &a->ticket, e);
-    if (r == 0)
-        r = sandbox_ticket_wait(sb, &a->ticket, e);
-    if (r == 0) {
-        (void)pthread_mutex_lock(&sb->turn);
-        r = apply_in_turn(a, e);
-        (void)pthread_mutex_unlock(&sb->turn);
-    }
-    if (r == 0) {
-        a->ret->created = a->steps.created;
-        a->ret->updated = a->steps.updated;
-        a->ret->moved = a->steps.moved;
-        a->ret->deleted = a->steps.deleted;
-    }
-    a->applied = r == 0;
+        r = apply_arrived(a, e);
     sandbox_ticket_done(sb, &a->ticket, a->applied ? &a->result : NULL, e);
     if (a->stage.count)
         (void)!as_owner(a, discard, NULL);

@@ -88,92 +88,6 @@ int sandbox_clients_load(struct sandbox *sb, struct err *e)
     return store_result_each(sb->all->config.store, sb->num, load_result, sb, e);
 }
 
-/* ---- the lease */
-
-static size_t link_len(const char *client)
-{
-    return strcspn(client, ".");
-}
-
-static int refuse_lease(const struct sandbox *sb, struct err *e)
-{
-    return err_refuse(e, PROTO_LINKED_ELSEWHERE,
-        "this sandbox is linked to %.100s%s%.100s: use --steal to take it over, or another sandbox",
-        sb->writer_link, sb->writer_machine[0] ? " on machine " : "", sb->writer_machine);
-}
-
-/* Give the lease to link; sb->lock and turn are held. */
-static int grant(
-    struct sandbox *sb, const char *link, size_t len, const char *machine, struct err *e)
-{
-    struct store_sandbox row;
-    char *new_link = strndup(link, len), *new_machine = strdup(machine);
-
-    if (!new_link || !new_machine) {
-        free(new_link);
-        free(new_machine);
-        return err_set(e, ENOMEM, "take the lease");
-    }
-    char *old_link = sb->writer_link, *old_machine = sb->writer_machine;
-    sb->writer_link = new_link;
-    sb->writer_machine = new_machine;
-    sandbox_row(sb, &row);
-    int r = store_sandbox_save(sb->all->config.store, &row, e);
-    if (r < 0) {
-        sb->writer_link = old_link;
-        sb->writer_machine = old_machine;
-        old_link = new_link;
-        old_machine = new_machine;
-    }
-    free(old_link);
-    free(old_machine);
-    return r;
-}
-
-static bool has_lease(const struct sandbox *sb, const char *link, size_t len)
-{
-    return strlen(sb->writer_link) == len && memcmp(sb->writer_link, link, len) == 0;
-}
-
-static int lease_in_turn(struct sandbox *sb, const char *link, size_t len, const char *machine,
-    bool steal, struct err *e)
-{
-    int r = 0;
-
-    (void)pthread_mutex_lock(&sb->turn);
-    (void)pthread_mutex_lock(&sb->lock);
-    bool mine = has_lease(sb, link, len);
-    if (!mine && sb->writer_link[0] && !steal)
-        r = refuse_lease(sb, e);
-    else if (!mine || (machine[0] && strcmp(machine, sb->writer_machine) != 0))
-        r = grant(sb, link, len, machine, e);
-    (void)pthread_mutex_unlock(&sb->lock);
-    (void)pthread_mutex_unlock(&sb->turn);
-    return r;
-}
-
-int sandbox_lease(
-    struct sandbox *sb, const char *link, const char *machine, bool steal, struct err *e)
-{
-    int r = sandbox_enter(sb, false, e);
-
-    if (r < 0)
-        return r;
-    r = lease_in_turn(sb, link, link_len(link), machine, steal, e);
-    sandbox_exit(sb);
-    return r;
-}
-
-static int check_lease(struct sandbox *sb, const char *client, struct err *e)
-{
-    size_t len = link_len(client);
-
-    (void)pthread_mutex_lock(&sb->lock);
-    bool mine = has_lease(sb, client, len);
-    (void)pthread_mutex_unlock(&sb->lock);
-    return mine ? 0 : lease_in_turn(sb, client, len, "", false, e);
-}
-
 /* ---- tickets */
 
 /* 0 finds a free place. NULL: there is none. */
@@ -303,7 +217,7 @@ int sandbox_ticket_take(struct sandbox *sb, const struct changes_begin *begin,
     if (begin->seq == 0 || begin->parent >= begin->seq || begin->seq > INT64_MAX)
         return err_refuse(e, PROTO_INVALID_VALUE,
             "a set's number must be positive and greater than that of the set it builds on");
-    int r = check_lease(sb, begin->client, e);
+    int r = sandbox_lease_check(sb, begin->client, e);
     if (r < 0)
         return r;
     (void)pthread_mutex_lock(&sb->lock);
@@ -349,18 +263,31 @@ static struct client_inflight *own_place(const struct sandbox_ticket *t)
     return place && place->holder == t->holder ? place : NULL;
 }
 
-int sandbox_ticket_arrived(struct sandbox *sb, const struct sandbox_ticket *t, struct err *e)
+/* It came again over another connection, whose outcome answers both. sb->lock is held. */
+static int await_twin(struct sandbox *sb, struct sandbox_ticket *t, struct err *e)
 {
+    while (find_inflight(t->client, t->seq) && wait_until(sb, t->deadline_ns))
+        ;
+    int r = find_inflight(t->client, t->seq) ? 1 : look_up(t->client, t, e);
+    return r == 1 ? err_refuse(e, PROTO_BUSY, "change set %llu came again over another connection",
+                        (unsigned long long)t->seq)
+                  : r;
+}
+
+int sandbox_ticket_arrived(struct sandbox *sb, struct sandbox_ticket *t, struct err *e)
+{
+    int r = 0;
+
     if (!t->client)
         return 0;
     (void)pthread_mutex_lock(&sb->lock);
     struct client_inflight *place = own_place(t);
     if (place)
         place->arrived = true;
+    else
+        r = await_twin(sb, t, e);
     (void)pthread_mutex_unlock(&sb->lock);
-    return place ? 0
-                 : err_refuse(e, PROTO_BUSY, "change set %llu came again over another connection",
-                       (unsigned long long)t->seq);
+    return r;
 }
 
 void sandbox_ticket_result(
@@ -449,8 +376,8 @@ static int barrier_state(struct sandbox *sb, const char *client, uint64_t seq, s
     if (seq == 0)
         return 0; /* before the first set */
     /* The workspace is another folder's by now: a run would show that one's files. */
-    if (sb->writer_link[0] && strchr(client, '.') && !has_lease(sb, client, link_len(client)))
-        return refuse_lease(sb, e);
+    if (sb->writer_link[0] && strchr(client, '.') && !sandbox_lease_has(sb, client))
+        return sandbox_lease_refuse(sb, e);
     if (!c || find_inflight(c, seq))
         return 1;
     if (known && known->refusal != PROTO_OK)

@@ -158,6 +158,13 @@ void sandbox_keep(
     struct sandbox *sb, struct stage *stage, struct steps *steps, const struct set *set);
 void sandbox_unkeep(struct sandbox *sb, struct stage *stage, struct steps *steps);
 
+/* ---- sandbox_lease.c; a client's name begins with its link's */
+/* Does its link hold the lease? sb->lock is held, as for the sentence that it does not. */
+bool sandbox_lease_has(const struct sandbox *sb, const char *client);
+int sandbox_lease_refuse(const struct sandbox *sb, struct err *e);
+/* Takes the lease if nobody has it; PROTO_LINKED_ELSEWHERE. */
+int sandbox_lease_check(struct sandbox *sb, const char *client, struct err *e) WARN_UNUSED;
+
 /* ---- sandbox_clients.c */
 struct sandbox_ticket {
     struct sandbox_client *client; /* NULL: a set without number */
@@ -172,9 +179,9 @@ int sandbox_ticket_take(struct sandbox *sb, const struct changes_begin *begin,
     struct sandbox_ticket *ret, struct err *e) WARN_UNUSED;
 /* Wait until the parent was applied. */
 int sandbox_ticket_wait(struct sandbox *sb, struct sandbox_ticket *t, struct err *e) WARN_UNUSED;
-/* All of the set is here. Refuses (busy) when it came again over another connection meanwhile. */
-int sandbox_ticket_arrived(
-    struct sandbox *sb, const struct sandbox_ticket *t, struct err *e) WARN_UNUSED;
+/* All of the set is here. If it came again over another connection meanwhile, waits for what became
+ * of that one: then `known` is set. Refuses (busy) when that takes too long. */
+int sandbox_ticket_arrived(struct sandbox *sb, struct sandbox_ticket *t, struct err *e) WARN_UNUSED;
 /* The slot that the result of this ticket will have. sb->lock is not held. */
 void sandbox_ticket_result(
     struct sandbox *sb, const struct sandbox_ticket *t, struct store_result *ret);

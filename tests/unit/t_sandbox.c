@@ -415,8 +415,9 @@ static void test_arrives_again(void **state)
     struct err e = ERR_INIT;
     bool repeated;
 
+    /* What arrives of it after all is another content here. */
     assert_int_equal(sandbox_apply(f->sb, &begin, &as_feed, &res, &e), -EPROTO);
-    assert_int_equal(e.refusal, PROTO_BUSY);
+    assert_int_equal(e.refusal, PROTO_SEQ_CONFLICT);
     assert_true(is_file(f, "numbered", "next"));
     assert_int_equal(send_numbered(f->sb, "l.1", 1, 0, "again", &repeated), PROTO_OK);
     assert_true(repeated);
