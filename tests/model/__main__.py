@@ -47,7 +47,7 @@ def read_script(path):
 
 
 def write_script(path, ops, title):
-    with open(path, 'w', encoding='utf-8') as f:
+    with open(path, 'w', encoding='utf-8', errors='backslashreplace') as f:
         f.write('# %s\n# play it: scripts/model --replay FILE\n' % title.replace('\n', '\n# '))
         f.writelines(operations.to_line(op) + '\n' for op in ops)
 

@@ -137,6 +137,8 @@ class Player:
 
     def o_large(self, op):
         """A large file is saved, and at once a run reads its first line: it must not be overtaken."""
+        if '\udcff' in op['path']: # no argument of a request
+            return False
         self.o_await(op)
         self.w.cont_watcher()
         steps = operations.EFFECTS['write'](self.m, op)
@@ -158,7 +160,7 @@ class Player:
         return op['path'], Entry(FILE, content.digest(content.make(op['v'], op['size'])), 0o644)
 
     def arguments(self, op):
-        return ['work.py', op['path'], str(op['v']), str(op['size']), op['how']]
+        return ['work.py', self.coded(op['path']), str(op['v']), str(op['size']), op['how']]
 
     def writable(self, op):
         """Programs and second writers write to files of the project and make new ones in its folders."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Runs in the workspace: work.py PATH NUMBER SIZE HOW … makes files, then prints what it made.
+"""Runs in the workspace: work.py PATH NUMBER SIZE HOW … makes files, then prints what it made. PATH is
+percent-encoded, for a request carries no argument that is not UTF-8.
 
 HOW: `place` writes a temporary and renames it, `write` writes in place, `delete` deletes, `late` waits
 a moment first and then does like `place`."""
@@ -7,11 +8,13 @@ import json
 import os
 import sys
 import time
+import urllib.parse
 
 import content
 
 made = []
 for path, number, size, how in zip(*[iter(sys.argv[1:])] * 4):
+    path = urllib.parse.unquote(path, errors='surrogateescape')
     if how == 'late':
         time.sleep(0.15)
     try:

@@ -199,14 +199,11 @@ struct sender {
     enum proto_error answer;
 };
 
-/* As a client does: one whose number came again while it arrived is busy, and sent once more. */
 static void *send_in_thread(void *arg)
 {
     struct sender *s = arg;
 
-    do
-        s->answer = send_numbered(s->sb, s->client, s->seq, s->parent, s->text, NULL);
-    while (s->answer == PROTO_BUSY);
+    s->answer = send_numbered(s->sb, s->client, s->seq, s->parent, s->text, NULL);
     return NULL;
 }
 
