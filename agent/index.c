@@ -35,7 +35,8 @@ static int read_all(struct index *ix, bool *ret_damaged)
     manifest_free(ix->manifest);
     ix->manifest = fresh;
     ix->puts = 0;
-    index_log_end_doubts(ix, UINT64_MAX);
+    index_doubts_end(ix, UINT64_MAX);
+    index_contest_end(ix, "", true);
     if (lseek(ix->fd, 0, SEEK_SET) < 0)
         return -errno;
     int r = io_read_rest(ix->fd, &b);
@@ -100,8 +101,16 @@ int index_commit(struct index *ix, const struct buf *log, struct err *e)
     ix->file_bytes += bytes;
     ix->puts += log ? log->len / 64 : 0;
     if (ix->doubts)
-        index_log_end_doubts(ix, ix->state.acked_seq);
+        index_doubts_end(ix, ix->state.acked_seq);
     return 0;
+}
+
+static int write_contests(struct buf *log, const struct index *ix)
+{
+    int r = 0;
+    for (const struct index_contest *c = ix->contests; r == 0 && c; c = c->hh.next)
+        r = index_log_contest(log, c->path);
+    return r;
 }
 
 static int write_entries(int fd, const struct index *ix, uint64_t *ret_bytes)
@@ -117,6 +126,8 @@ static int write_entries(int fd, const struct index *ix, uint64_t *ret_bytes)
     for (size_t i = 0; r == 0 && i <= count; i++) {
         if (i < count)
             r = index_log_put(&log, all[i]);
+        else
+            r = write_contests(&log, ix);
         if (r == 0 && (i == count || log.len > REWRITE_RECORD_BYTES)) {
             uint64_t bytes = 0;
             r = append_record(fd, ix, &log, &bytes);
@@ -290,7 +301,8 @@ void index_close(struct index *ix)
         return;
     if (ix->fd >= 0)
         (void)close(ix->fd);
-    index_log_end_doubts(ix, UINT64_MAX);
+    index_doubts_end(ix, UINT64_MAX);
+    index_contest_end(ix, "", true);
     manifest_free(ix->manifest);
     free(ix);
 }

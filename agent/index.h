@@ -99,6 +99,20 @@ bool index_in_doubt(const struct index *ix, const char *path);
 /* Is this, which the server has, what such a set put there? */
 bool index_was_sent(const struct index *ix, const struct manifest_entry *there);
 
+/*
+ * Contests: paths where the server has a version of somebody else's, which the index says like any
+ * other, while the project held another. Whoever sends that asks the server to keep the one that it
+ * replaces, also after a rollback or a restart. A contest ends with the next index_put, index_remove
+ * or index_move about its path, in memory; in the file when that is committed.
+ */
+int index_contest(struct index *ix, const char *path, struct buf *log) WARN_UNUSED;
+bool index_contested(const struct index *ix, const char *path);
+bool index_has_contests(const struct index *ix);
+/* Both sides have the same there after all; in the file from the next index_put on. */
+void index_settle(struct index *ix, const char *path);
+/* None is left. */
+int index_end_contests(struct index *ix, struct buf *log) WARN_UNUSED;
+
 /* ---- signatures, by content. Losing one costs bytes on the wire, never correctness. */
 /* -ENOENT if there is none (a damaged one is removed and counts as none). */
 int index_sig_load(

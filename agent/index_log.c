@@ -6,6 +6,7 @@
  *     link id, sandbox, client, epoch, u64 generation, u64 acked seq, u64 reserved seq
  *     'P' path, u8 kind, u32 mode, u64 size, 16 hash, u64 mtime, ctime, inode, seen, target
  *     'R' path, u8 with content      'M' from, to      'W' path, u64 seq, u8 kind, 16 hash: a doubt
+ *     'C' path: a contest            'E' "": none is left
  */
 #include "agent/index.h"
 
@@ -69,25 +70,28 @@ int index_log_put(struct buf *b, const struct manifest_entry *entry)
         r_;                                                                                        \
     })
 
+static int add_path(struct buf *b, char what, const char *path)
+{
+    int r = buf_addc(b, what);
+    return r < 0 ? r : add_text(b, path);
+}
+
 static int add_remove(struct buf *b, const char *path, bool with_content)
 {
-    int r = buf_addc(b, 'R');
-    if (r == 0)
-        r = add_text(b, path);
+    int r = add_path(b, 'R', path);
     return r < 0 ? r : buf_add_u8(b, with_content);
 }
 
 static int add_move(struct buf *b, const char *from, const char *to)
 {
-    int r = buf_addc(b, 'M');
-    if (r == 0)
-        r = add_text(b, from);
+    int r = add_path(b, 'M', from);
     return r < 0 ? r : add_text(b, to);
 }
 
 int index_put(struct index *ix, const struct manifest_entry *entry, struct buf *log)
 {
     int r = LOGGED(log, index_log_put(log, entry));
+    index_contest_end(ix, entry->path, false);
     return r < 0 ? r : manifest_put(ix->manifest, entry);
 }
 
@@ -96,6 +100,7 @@ int index_remove(struct index *ix, const char *path, bool with_content, struct b
     int r = LOGGED(log, add_remove(log, path, with_content));
     if (r < 0)
         return r;
+    index_contest_end(ix, path, with_content);
     if (with_content)
         (void)manifest_remove_tree(ix->manifest, path);
     else
@@ -106,10 +111,12 @@ int index_remove(struct index *ix, const char *path, bool with_content, struct b
 int index_move(struct index *ix, const char *from, const char *to, struct buf *log)
 {
     int r = LOGGED(log, add_move(log, from, to));
+    index_contest_end(ix, from, true);
+    index_contest_end(ix, to, true);
     return r < 0 ? r : manifest_move(ix->manifest, from, to);
 }
 
-/* ---- doubts */
+/* ---- doubts and contests */
 
 int index_intend(struct buf *log, uint64_t seq, const struct manifest_entry *sent)
 {
@@ -128,69 +135,24 @@ int index_intend(struct buf *log, uint64_t seq, const struct manifest_entry *sen
     return r;
 }
 
-static struct index_doubt *doubt_find(const struct index *ix, const char *path)
+int index_log_contest(struct buf *b, const char *path)
 {
-    struct index_doubt *d = NULL;
-    HASH_FIND_STR(ix->doubts, path, d);
-    return d;
+    return add_path(b, 'C', path);
 }
 
-bool index_in_doubt(const struct index *ix, const char *path)
+int index_contest(struct index *ix, const char *path, struct buf *log)
 {
-    return doubt_find(ix, path) != NULL;
+    int r = LOGGED(log, index_log_contest(log, path));
+    return r < 0 ? r : index_contest_add(ix, path);
 }
 
-bool index_was_sent(const struct index *ix, const struct manifest_entry *there)
+/* No path: all of them. */
+int index_end_contests(struct index *ix, struct buf *log)
 {
-    const struct index_doubt *d = doubt_find(ix, there->path);
-    while (d && !(d->kind == there->kind && hash_equal(&d->hash, &there->hash)))
-        d = d->older;
-    return d != NULL;
-}
-
-/* Free those of one path that belong to sets up to seq; the rest. */
-static struct index_doubt *doubt_prune(struct index_doubt *d, uint64_t seq)
-{
-    struct index_doubt *left = NULL, **end = &left;
-    while (d) {
-        struct index_doubt *older = d->older;
-        if (d->seq > seq) {
-            *end = d;
-            end = &d->older;
-        } else {
-            free(d);
-        }
-        d = older;
-    }
-    *end = NULL;
-    return left;
-}
-
-static void doubt_list(struct index_doubt **doubts, struct index_doubt *d)
-{
-    HASH_ADD_KEYPTR(hh, *doubts, d->path, strlen(d->path), d);
-}
-
-void index_log_end_doubts(struct index *ix, uint64_t seq)
-{
-    struct index_doubt *d, *next, *left = NULL;
-    HASH_ITER(hh, ix->doubts, d, next) {
-        HASH_DEL(ix->doubts, d);
-        d = doubt_prune(d, seq);
-        if (d)
-            doubt_list(&left, d);
-    }
-    ix->doubts = left;
-}
-
-/* Takes `d`. Of one path there are no more than there were sets under way at a time. */
-static void add_doubt(struct index *ix, struct index_doubt *d)
-{
-    struct index_doubt *known = doubt_find(ix, d->path);
-    if (known)
-        HASH_DEL(ix->doubts, known);
-    d->older = doubt_prune(known, ix->state.acked_seq);
-    doubt_list(&ix->doubts, d);
+    int r = LOGGED(log, add_path(log, 'E', ""));
+    if (r == 0)
+        index_contest_end(ix, "", true);
+    return r;
 }
 
 /* ---- decoding */
@@ -232,6 +194,7 @@ static int read_put(struct index *ix, struct cursor *c)
     entry.kind = (enum tree_kind)kind;
     entry.target = entry.kind == TREE_SYMLINK ? target : NULL;
     ix->puts++;
+    index_contest_end(ix, path, false);
     return manifest_put(ix->manifest, &entry);
 }
 
@@ -240,20 +203,11 @@ static int read_doubt(struct index *ix, struct cursor *c, const char *path)
     uint64_t seq = cursor_u64(c);
     uint8_t kind = cursor_u8(c);
     const uint8_t *hash = cursor_bytes(c, HASH_BYTES);
-    size_t len = strlen(path);
+    struct manifest_entry sent = {.path = (char *)path, .kind = (enum tree_kind)kind};
     if (c->bad || !hash || kind > TREE_SYMLINK)
         return -EBADMSG;
-    if (seq <= ix->settled_seq)
-        return 0;
-    struct index_doubt *d = calloc(1, sizeof(*d) + len + 1);
-    if (!d)
-        return -ENOMEM;
-    d->seq = seq;
-    d->kind = (enum tree_kind)kind;
-    memcpy(d->hash.b, hash, HASH_BYTES);
-    memcpy(d->path, path, len + 1);
-    add_doubt(ix, d);
-    return 0;
+    memcpy(sent.hash.b, hash, HASH_BYTES);
+    return seq <= ix->settled_seq ? 0 : index_doubt_add(ix, seq, &sent);
 }
 
 static int read_change(struct index *ix, struct cursor *c)
@@ -262,19 +216,29 @@ static int read_change(struct index *ix, struct cursor *c)
     uint8_t what = cursor_u8(c);
     if (what == 'P')
         return read_put(ix, c);
+    if (what == 'E') {
+        index_contest_end(ix, "", true);
+        return get_text(c, path, sizeof(path)) ? 0 : -EBADMSG;
+    }
     if (!get_path(c, path))
         return -EBADMSG;
     if (what == 'M') {
         if (!get_path(c, to))
             return -EBADMSG;
+        index_contest_end(ix, path, true);
+        index_contest_end(ix, to, true);
         int r = manifest_move(ix->manifest, path, to);
         return r == -ENOENT ? 0 : r;
     }
     if (what == 'W')
         return read_doubt(ix, c, path);
+    if (what == 'C')
+        return index_contest_add(ix, path);
     if (what != 'R')
         return -EBADMSG;
-    if (cursor_u8(c))
+    bool with_content = cursor_u8(c) != 0;
+    index_contest_end(ix, path, with_content);
+    if (with_content)
         (void)manifest_remove_tree(ix->manifest, path);
     else
         (void)manifest_remove(ix->manifest, path);

@@ -96,8 +96,14 @@ void sync_drop_plan(struct sync *s)
 
 void sync_end_contests(struct sync *s)
 {
-    if (!sync_busy(s) && s->trouble == SYNC_FINE && !s->unsettled)
-        sync_names_free(&s->contested);
+    CLEANUP(buf_release) struct buf log;
+    buf_init(&log, INDEX_LOG_MAX);
+    if (sync_busy(s) || s->trouble != SYNC_FINE || s->unsettled || s->unscanned)
+        return;
+    sync_names_free(&s->told_conflicts);
+    /* If that cannot be written it is done the next time. */
+    if (index_has_contests(s->index) && index_end_contests(s->index, &log) == 0)
+        (void)!index_commit(s->index, &log, NULL);
 }
 
 void sync_close(struct sync *s)
@@ -112,7 +118,7 @@ void sync_close(struct sync *s)
     tree_free(s->tree);
     ignore_free(s->rules);
     json_decref(s->conflicts);
-    sync_names_free(&s->contested);
+    sync_names_free(&s->told_conflicts);
     sync_names_free(&s->told);
     sync_names_free(&s->unsettled);
     buf_release(&s->deferred);
@@ -204,6 +210,7 @@ static int64_t scan_into_plan(struct sync *s, const char *const *paths, size_t c
         r = sync_emptied(s, &found, e);
     if (r == 0 && take_found(s, &found) < 0)
         r = err_set(e, ENOMEM, "plan what to send");
+    s->unscanned = s->unscanned && (paths || r < 0);
     scan_release(&found);
     s->scan_ns += io_now_ns() - begin;
     return r < 0 ? r : (int64_t)s->fresh_count;

@@ -171,8 +171,8 @@ static int set_right(struct sync *s, struct sync_audit *a, struct err *e)
         const struct manifest_entry *there = manifest_get(a->there, paths[i]);
         r = there ? index_put(s->index, there, &log)
                   : index_remove(s->index, paths[i], false, &log);
-        if (there)
-            (void)sync_names_add(&s->contested, paths[i]);
+        if (there && r == 0)
+            r = index_contest(s->index, paths[i], &log);
     }
     if (r < 0)
         return err_set(e, -r, "note what the server has");

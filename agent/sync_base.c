@@ -23,12 +23,14 @@
 struct rebase {
     struct sync *s;
     struct manifest *now; /* what the server has of ours */
+    struct sync_names *contested;
     struct remote remote;
 };
 
 static void rebase_release(struct rebase *b)
 {
     manifest_free(b->now);
+    sync_names_free(&b->contested);
     remote_release(&b->remote);
 }
 
@@ -65,9 +67,11 @@ static int take_item(struct rebase *b, const json_t *item)
         /* Without these the next scan would not look at a mode that only the server has changed. */
         if (entry.mode != old->mode)
             entry.seen_ns = 0;
+        if (index_contested(b->s->index, path)) /* as the last one learned who asked */
+            (void)sync_names_add(&b->contested, path);
     } else if (entry.kind != TREE_DIR && !index_was_sent(b->s->index, &entry)) {
         /* Somebody else's: if the file here differs it wins, and that is kept. */
-        (void)sync_names_add(&b->s->contested, path);
+        (void)sync_names_add(&b->contested, path);
     }
     return manifest_put(b->now, &entry);
 }
@@ -96,9 +100,11 @@ static int load_rules(struct sync *s, struct err *e)
     return r;
 }
 
-/* Make the index say what `now` says. */
-static int replace_index(struct sync *s, const struct manifest *now, struct err *e)
+/* Make the index say what `now` says, and what of it is contested. */
+static int replace_index(struct rebase *b, struct err *e)
 {
+    struct sync *s = b->s;
+    const struct manifest *now = b->now;
     CLEANUP(buf_release) struct buf unused;
     size_t count = 0, i;
     int r = 0;
@@ -115,8 +121,14 @@ static int replace_index(struct sync *s, const struct manifest *now, struct err 
         r = index_put(s->index, all[i], &unused);
         buf_reset(&unused);
     }
-    if (r < 0 || !old || !all)
+    CLEANUP(freep) const char **contested = sync_names_list(b->contested, &count);
+    for (i = 0; contested && r == 0 && i < count; i++) {
+        r = index_contest(s->index, contested[i], &unused);
+        buf_reset(&unused);
+    }
+    if (r < 0 || !old || !all || !contested)
         return err_set(e, ENOMEM, "compare with what the server has");
+    s->unscanned = true;
     /* As a whole: the log of every entry would be as long as the file. */
     return index_rewrite(s->index, e);
 }
@@ -164,7 +176,7 @@ int sync_rebase(struct sync *s, struct err *e)
     if (r < 0)
         return r;
     r = remote_state(&b.remote, index_state(s->index), e);
-    return r < 0 ? r : replace_index(s, b.now, e);
+    return r < 0 ? r : replace_index(&b, e);
 }
 
 bool sync_note_epoch(struct sync *s, const char *epoch)
@@ -232,7 +244,6 @@ static int repair_one(
             return 0;
         return index_remove(s->index, path, false, log);
     }
-    (void)sync_names_add(&s->contested, path);
     /* What lay beneath a folder that is none there any more is not there either. */
     if (old && (!there || entry.kind != TREE_DIR)) {
         int r = index_remove(s->index, path, true, log);
@@ -240,7 +251,9 @@ static int repair_one(
             return r;
     }
     int r = there ? put_folders(s, path, log) : 0;
-    return there && r == 0 ? index_put(s->index, &entry, log) : r;
+    if (there && r == 0)
+        r = index_put(s->index, &entry, log);
+    return r < 0 ? r : index_contest(s->index, path, log);
 }
 
 int sync_repair(struct sync *s, struct err *e)

@@ -43,9 +43,6 @@
 /* A set of paths, for telling things once. */
 struct sync_names;
 bool sync_names_add(struct sync_names **names, const char *path); /* false: it was there */
-bool sync_names_take(
-    struct sync_names **names, const char *path); /* true: it was there, and is not now */
-bool sync_names_has(const struct sync_names *names, const char *path);
 size_t sync_names_count(const struct sync_names *names);
 void sync_names_free(struct sync_names **names);
 /* All of them as malloc'd array of borrowed texts; NULL when out of memory. */
@@ -171,7 +168,8 @@ struct sync {
     enum sync_trouble trouble;
     struct err error;             /* of the first trouble */
     json_t *conflicts;            /* from the server's refusal */
-    struct sync_names *contested; /* the server had something else there */
+    bool unscanned; /* the server was asked for everything, and nothing was compared with it yet */
+    struct sync_names *told_conflicts; /* since all was settled the last time */
     struct sync_names *told;      /* skipped paths that were reported */
     struct sync_names *unsettled; /* changed while they were read */
     bool whole;                   /* the server has nothing yet of what is sent */

@@ -30,24 +30,6 @@ bool sync_names_add(struct sync_names **names, const char *path)
     return true;
 }
 
-bool sync_names_take(struct sync_names **names, const char *path)
-{
-    struct sync_names *n = NULL;
-    HASH_FIND(hh, *names, path, strlen(path), n);
-    if (!n)
-        return false;
-    HASH_DEL(*names, n);
-    free(n);
-    return true;
-}
-
-bool sync_names_has(const struct sync_names *names, const char *path)
-{
-    struct sync_names *n = NULL;
-    HASH_FIND(hh, names, path, strlen(path), n);
-    return n != NULL;
-}
-
 size_t sync_names_count(const struct sync_names *names)
 {
     return HASH_COUNT(names);

@@ -49,15 +49,17 @@ static int no_memory(struct err *e)
     return err_set(e, ENOMEM, "build a change set");
 }
 
-/* Both sides changed it: ours wins, and that is told once. */
+/* Both sides changed it: ours wins, and that is told once, however often it has to be sent. */
 static void contest(struct emit *m, struct change_op *op)
 {
     struct sync *s = m->s;
-    if (!sync_names_take(&s->contested, m->path))
+    if (!index_contested(s->index, m->path))
         return;
     op->keep = op->base_kind == CHANGE_BASE_HASH &&
                (op->kind == CHANGE_PUT || op->kind == CHANGE_PATCH || op->kind == CHANGE_SYMLINK ||
                    op->kind == CHANGE_DELETE);
+    if (!sync_names_add(&s->told_conflicts, m->path))
+        return;
     s->totals.conflicts++;
     if (s->config.events.conflict)
         s->config.events.conflict(s->config.events.ctx, m->path);
@@ -90,7 +92,6 @@ static int note(struct emit *m, const struct hash *hash, uint64_t size, char *ta
         entry.hash = *hash;
     /* The old entry ends here: nothing may look at it any more. */
     m->old = NULL;
-    (void)sync_names_take(&m->s->contested, m->path);
     int r = index_put(m->s->index, &entry, &m->set->log);
     return r < 0 ? err_set(m->e, -r, "note '%s'", m->path) : 0;
 }
@@ -198,7 +199,7 @@ static int add_move(struct emit *m, struct sync_gone *from, const struct hash *h
 static int add_copy(struct emit *m, const struct manifest_entry *from, const struct hash *hash)
 {
     /* A deletion can say `keep`, a copy cannot. */
-    int r = m->old && sync_names_has(m->s->contested, m->path) ? emit_delete(m, false) : 0;
+    int r = m->old && index_contested(m->s->index, m->path) ? emit_delete(m, false) : 0;
     if (r < 0)
         return r;
     struct change_op op = {.kind = CHANGE_COPY,
@@ -219,7 +220,7 @@ static int add_known(struct emit *m, const struct hash *hash, uint64_t size)
     const struct manifest_entry *old = m->old;
     int r = 0;
     if (old && old->kind == TREE_FILE && hash_equal(&old->hash, hash) && old->size == size) {
-        (void)sync_names_take(&m->s->contested, m->path); /* both sides made the same change */
+        index_settle(m->s->index, m->path); /* both sides made the same change */
         r = add_mode(m, old->mode, hash);
         return r < 0 ? r : 1;
     }

@@ -57,7 +57,7 @@ struct fake {
     struct hash last_digest;
     char epoch[40], client[128];
     /* What arrived. */
-    unsigned sets, refused, requests, ops[CHANGE_KIND_END];
+    unsigned sets, refused, requests, keeps, ops[CHANGE_KIND_END]; /* keeps: of sets that were applied */
     uint64_t content_bytes;
     /* What to do next. */
     unsigned break_answers; /* apply, then close the connection without an answer */
@@ -323,7 +323,7 @@ static json_t *fake_apply(struct fake *f, struct changes_reader *reader)
     struct fake_work w = {.f = calloc(1, sizeof(*f)), .conflicts = json_array()};
     struct change_op op;
     struct err e = ERR_INIT;
-    unsigned ops[CHANGE_KIND_END] = {0};
+    unsigned ops[CHANGE_KIND_END] = {0}, keeps = 0;
     uint64_t content_bytes = 0;
     bool changed = false;
     int r;
@@ -338,6 +338,7 @@ static json_t *fake_apply(struct fake *f, struct changes_reader *reader)
                 fake_die("content");
         }
         ops[op.kind]++;
+        keeps += op.keep;
         content_bytes += content.len;
         if (op.open) { /* its hash is known at its end, and follows it */
             content.len -= HASH_BYTES;
@@ -360,6 +361,7 @@ static json_t *fake_apply(struct fake *f, struct changes_reader *reader)
         f->generation += changed;
         f->sets++;
         f->content_bytes += content_bytes;
+        f->keeps += keeps;
         for (size_t i = 0; i < CHANGE_KIND_END; i++)
             f->ops[i] += ops[i];
         answer = json_pack("{s:I,s:s,s:i,s:i,s:i,s:i,s:b}", "generation", (json_int_t)f->generation,

@@ -188,6 +188,52 @@ static void test_doubts(void **state)
     buf_release(&log);
 }
 
+/* A contest outlives refusals, restarts and rewriting, and ends with what is committed about its path. */
+static void test_contests(void **state)
+{
+    const struct fixture *f = *state;
+    struct err e = ERR_INIT;
+    struct buf log;
+    struct manifest_entry entry = file_entry("d/a", 2);
+    buf_init(&log, INDEX_LOG_MAX);
+    struct index *ix = open_index(f);
+    commit_put(ix, "d/a", 1);
+    assert_int_equal(index_contest(ix, "d/a", &log), 0);
+    assert_int_equal(index_contest(ix, "d/gone", &log), 0);
+    assert_int_equal(index_commit(ix, &log, &e), 0);
+    for (int i = 0; i < 3; i++) {
+        assert_true(index_contested(ix, "d/a") && index_contested(ix, "d/gone"));
+        assert_false(index_contested(ix, "d"));
+        buf_reset(&log);
+        assert_int_equal(index_put(ix, &entry, &log), 0);
+        assert_false(index_contested(ix, "d/a")); /* sent, and refused: */
+        assert_int_equal(index_rollback(ix, &e), 0);
+        assert_true(index_contested(ix, "d/a"));
+        if (i == 1)
+            assert_int_equal(index_rewrite(ix, &e), 0);
+        index_close(ix);
+        ix = open_index(f);
+    }
+    assert_int_equal(index_commit(ix, &log, &e), 0);
+    index_close(ix);
+    ix = open_index(f);
+    assert_false(index_contested(ix, "d/a"));
+    assert_true(index_has_contests(ix));
+    buf_reset(&log);
+    assert_int_equal(index_remove(ix, "d", true, &log), 0);
+    assert_int_equal(index_commit(ix, &log, &e), 0);
+    assert_false(index_has_contests(ix));
+    buf_reset(&log);
+    assert_int_equal(index_contest(ix, "x", &log), 0);
+    assert_int_equal(index_end_contests(ix, &log), 0);
+    assert_int_equal(index_commit(ix, &log, &e), 0);
+    index_close(ix);
+    ix = open_index(f);
+    assert_false(index_has_contests(ix));
+    index_close(ix);
+    buf_release(&log);
+}
+
 static void test_numbers(void **state)
 {
     const struct fixture *f = *state;
@@ -464,6 +510,7 @@ int main(void)
         TEST(test_round_trip),
         TEST(test_rollback),
         TEST(test_doubts),
+        TEST(test_contests),
         TEST(test_numbers),
         TEST(test_torn_tails),
         TEST(test_garbage_behind),

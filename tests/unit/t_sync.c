@@ -101,7 +101,7 @@ static void sync_now(struct fixture *f)
 {
     struct err e = ERR_INIT;
     memset(f->fake->ops, 0, sizeof(f->fake->ops));
-    f->fake->sets = f->fake->refused = f->fake->requests = 0;
+    f->fake->sets = f->fake->refused = f->fake->requests = f->fake->keeps = 0;
     f->fake->content_bytes = 0;
     if (try_sync(f, &e) < 0)
         fail_msg("%s", e.msg);
@@ -643,6 +643,58 @@ static void test_conflict_ends(void **state)
     expect_equal(f, 0);
 }
 
+/* A conflict that one command learned of is told by the next, and the other version kept. */
+static void test_conflict_outlives_a_command(void **state)
+{
+    struct fixture *f = *state;
+    struct err e = ERR_INIT;
+    make_text(f, "a", "1");
+    sync_now(f);
+    make_text(f, "a", "22");
+    fake_put(f->fake, "a", TREE_FILE, 0644, "a run's", 7);
+    (void)snprintf(f->fake->epoch, sizeof(f->fake->epoch), "epoch-2");
+    struct sync *s = open_sync(f);
+    index_state(s->index)->epoch[0] = '\0';
+    assert_true(sync_scan(s, &e) > 0); /* `silt status` */
+    sync_close(s);
+    s = open_sync(f);
+    assert_true(index_contested(s->index, "a"));
+    index_state(s->index)->epoch[0] = '\0'; /* and once more */
+    assert_true(sync_scan(s, &e) > 0);
+    sync_close(s);
+    sync_now(f);
+    assert_string_equal(f->told, "conflict a\n");
+    assert_int_equal(f->fake->keeps, 1);
+    expect_equal(f, 0);
+    make_text(f, "a", "333");
+    sync_now(f);
+    assert_string_equal(f->told, "");
+    assert_int_equal(f->fake->keeps, 0);
+}
+
+/* It is told once, and kept, though the set that does so has to be sent again. */
+static void test_conflict_outlives_a_refusal(void **state)
+{
+    struct fixture *f = *state;
+    struct err e = ERR_INIT;
+    make_text(f, "a", "1");
+    make_text(f, "b", "1");
+    sync_now(f);
+    make_text(f, "a", "22");
+    make_text(f, "b", "22");
+    struct sync *s = open_sync(f);
+    f->told[0] = '\0';
+    index_state(s->index)->epoch[0] = '\0';
+    fake_put(f->fake, "a", TREE_FILE, 0644, "a run's", 7);
+    assert_true(sync_scan(s, &e) > 0);
+    fake_put(f->fake, "b", TREE_FILE, 0644, "a run's", 7);
+    assert_int_equal(sync_push(s, &e), 0);
+    sync_close(s);
+    assert_string_equal(f->told, "conflict a\nconflict b\n");
+    assert_int_equal(f->fake->keeps, 2);
+    expect_equal(f, 0);
+}
+
 /* Somebody else was quicker with the same new file, and ours was deleted before we heard of it: its
  * folders go with it, though no set of ours that made them was ever applied. */
 static void test_folders_of_a_refused_set(void **state)
@@ -812,7 +864,8 @@ static void test_read_small(void **state)
         assert_int_equal(sync_read_small(&s, "small", fd, &stat, &seen_ns), 0);
     r.stop = true;
     (void)pthread_join(thread, NULL);
-    assert_true(sync_names_take(&s.unsettled, "small"));
+    assert_int_equal(sync_names_count(s.unsettled), 1);
+    sync_names_free(&s.unsettled);
     (void)close(fd);
     buf_release(&s.scratch);
 }
@@ -838,6 +891,8 @@ int main(void)
         TEST(test_own_version_is_no_conflict),
         TEST(test_lost_answer_is_no_conflict),
         TEST(test_conflict_ends),
+        TEST(test_conflict_outlives_a_command),
+        TEST(test_conflict_outlives_a_refusal),
         TEST(test_folders_of_a_refused_set),
         TEST(test_emptied),
         TEST(test_refusals),
