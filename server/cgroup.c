@@ -317,15 +317,15 @@ static bool kill_all(const char *dir)
 }
 
 /* Kill everything in one cgroup directory, and remove it. A killed process leaves its cgroup a
- * moment later, so try for a while. */
+ * moment later, on a busy machine a long one: try for five seconds in all. */
 static bool remove_dir(const char *dir)
 {
-    for (int tries = 0; tries < 200; tries++) {
+    for (int tries = 0; tries < 1000; tries++) {
         if (rmdir(dir) == 0 || errno == ENOENT)
             return true;
         if (errno != EBUSY)
             return false;
-        if (!kill_all(dir))
+        if (tries % 20 == 0 && !kill_all(dir))
             return false;
         (void)nanosleep(&(struct timespec){.tv_nsec = 5 * 1000 * 1000}, NULL);
     }

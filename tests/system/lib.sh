@@ -185,8 +185,9 @@ start_server() {
     SILT_SERVER=$LISTEN URL=http://$LISTEN
 }
 
-ended() {
+ended() { # PID; none has ended
     local line=''
+    [ -n "$1" ] || return 0
     { read -r line <"/proc/$1/stat"; } 2>/dev/null
     case ${line##*) } in '' | Z*) return 0 ;; *) return 1 ;; esac
 }
@@ -250,7 +251,7 @@ stop_server() {
     status=$?
     SERVER_PID=''
     [ "$status" -eq 0 ] || { not_ok "the server ends with exit code 0"; say "it was $status"; tail -n 30 "$SERVER_LOG" >&2; }
-    wait_until 5 nothing_left
+    wait_until 30 nothing_left
     [ -z "$OWN_CGROUP" ] || leftovers+=$(rmdir "$OWN_CGROUP" 2>&1)
     same "$what" '' "$leftovers"
 }
