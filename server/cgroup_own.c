@@ -206,17 +206,23 @@ static void enable(const char *path)
         (void)write_text(file_path(path, "cgroup.subtree_control", full), controllers[i].enable);
 }
 
-/* At one stroke or not at all: the kernel refuses where a child uses it on, another siltd's. */
-static int disable(struct cgroup_own *own)
+/* Everything that is on, since the runtime turns on whatever there is. At one stroke or not at all:
+ * the kernel refuses where a child uses it on, another siltd's. */
+static int disable(const struct cgroup_own *own)
 {
-    char text[64] = "", full[PATH_MAX];
-    read_controllers(own, "cgroup.subtree_control");
-    for (size_t i = 0; i < CONTROLLER_COUNT; i++) {
-        size_t len = strlen(text);
-        if (*controller_of(own, &controllers[i]))
-            (void)snprintf(text + len, sizeof text - len, "%s-%s", len ? " " : "", controllers[i].name);
+    char full[PATH_MAX];
+    CLEANUP(buf_release) struct buf on;
+    CLEANUP(buf_release) struct buf off;
+    buf_init(&off, TEXT_MAX);
+    (void)file_path(own->path, "cgroup.subtree_control", full);
+    int r = io_read_file(full, TEXT_MAX / 2, &on, NULL);
+    for (const char *word = buf_str(&on); r == 0 && *word;) {
+        size_t len = strcspn(word, " \n");
+        if (len && (r = buf_addc(&off, '-')) == 0 && (r = buf_add(&off, word, len)) == 0)
+            r = buf_addc(&off, ' ');
+        word += len + (word[len] != '\0');
     }
-    return *text ? write_text(file_path(own->path, "cgroup.subtree_control", full), text) : 0;
+    return r < 0 || off.len == 0 ? r : write_text(full, buf_str(&off));
 }
 
 static int enter_leaf(struct cgroup_own *own)
