@@ -18,7 +18,7 @@
 #include "shared/err.h"
 
 #define HTTP_POOL_QUEUE_MAX 1024U
-#define HTTP_POOL_LANES 256U
+#define HTTP_POOL_LANES 4096U
 
 struct http_pool;
 
