@@ -11,6 +11,7 @@
 #define POLL_NS UINT64_C(2000000000) /* folders without a watch, at least */
 #define POLL_REST 20                 /* times as long as looking at them takes */
 #define PATHS_AT_ONCE 4096
+#define SAME_STEPS 1000000 /* files of the same content that are looked at, else all are scanned */
 
 void sync_loop_entered(void *ctx, const char *path)
 {
@@ -63,16 +64,36 @@ static int by_ino(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* A name is gone, or is another file's now: what was written through it before is what its file's
+ * other names hold. In the index they have the same content. Takes from *steps; false: too many. */
+static bool add_left_names(
+    struct sync_loop *l, const struct manifest_entry *left, size_t *steps)
+{
+    const struct manifest_entry *e =
+        manifest_same_first(index_manifest(l->s->index), &left->hash);
+    for (; e && *steps > 0; e = manifest_same_next(e), --*steps) {
+        if (e != left && e->ino == left->ino)
+            (void)sync_names_add(&l->s->unsettled, e->path);
+    }
+    return e == NULL;
+}
+
 /* A file with several names was changed under one of them: the others changed too, and inotify does
  * not say so. One pass over the index, however many there are. */
 static void add_other_names(struct sync_loop *l, char *const *paths, size_t count)
 {
     uint64_t inos[PATHS_AT_ONCE];
-    size_t several = 0, known_count = 0;
+    size_t several = 0, known_count = 0, steps = SAME_STEPS;
     for (size_t i = 0; i < count; i++) {
         struct tree_stat st;
-        if (tree_stat(l->s->tree, paths[i], &st, NULL) == 0 && st.kind == TREE_FILE && st.nlink > 1)
+        const struct manifest_entry *known =
+            manifest_get(index_manifest(l->s->index), paths[i]);
+        bool file = tree_stat(l->s->tree, paths[i], &st, NULL) == 0 && st.kind == TREE_FILE;
+        if (file && st.nlink > 1)
             inos[several++] = st.ino;
+        if (known && known->kind == TREE_FILE && known->ino && !(file && st.ino == known->ino) &&
+            !add_left_names(l, known, &steps))
+            l->rescan = true;
     }
     if (several == 0)
         return;

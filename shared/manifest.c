@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -416,6 +417,19 @@ int manifest_move(struct manifest *m, const char *from, const char *to)
 bool manifest_has_children(const struct manifest *m, const char *dir)
 {
     return find_dir(m, dir, strlen(dir)) != NULL;
+}
+
+const struct manifest_entry *manifest_same_first(const struct manifest *m, const struct hash *hash)
+{
+    const struct content *c = find_content(m, hash);
+    return c && c->files ? &c->files->entry : NULL;
+}
+
+const struct manifest_entry *manifest_same_next(const struct manifest_entry *entry)
+{
+    const struct node *n =
+        (const struct node *)((const char *)entry - offsetof(struct node, entry));
+    return n->same_next ? &n->same_next->entry : NULL;
 }
 
 const struct manifest_entry *manifest_by_hash(

@@ -62,6 +62,11 @@ int manifest_move(struct manifest *m, const char *from, const char *to) WARN_UNU
 /* Does any entry lie beneath dir? */
 bool manifest_has_children(const struct manifest *m, const char *dir);
 
+/* The files with this content, one after the other, in no order; NULL: no further one. `entry` is one
+ * that these gave, or manifest_get did, of a file. */
+const struct manifest_entry *manifest_same_first(const struct manifest *m, const struct hash *hash);
+const struct manifest_entry *manifest_same_next(const struct manifest_entry *entry);
+
 /* Any file whose content has this hash and size, or NULL: a source for a copy on the same side. */
 const struct manifest_entry *manifest_by_hash(const struct manifest *m, const struct hash *hash,
     uint64_t size);

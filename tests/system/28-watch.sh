@@ -131,6 +131,17 @@ echo x >back/er/and/deeper/x.txt
 check "and watched" wait_until 10 arrived back/er/and/deeper/x.txt
 rm -r back
 check "a deleted folder is gone" wait_until 10 gone back
+echo one >name1 && ln name1 name2 && ln name1 name3
+silt flush >/dev/null
+kill -STOP "$SILT_PID" # it looks when all is done
+echo 'written through the second' >name2 && rm name2
+kill -CONT "$SILT_PID"
+check "written through a name that is gone" wait_until 10 arrived name1
+kill -STOP "$SILT_PID"
+echo 'through the third, longer' >name3 && echo another >name3.new && mv name3.new name3
+kill -CONT "$SILT_PID"
+check "written through a name that is another file's" wait_until 10 arrived name1
+rm name1 name3
 ln -s main.py alias
 is_link() { [ "$(readlink "$there/alias")" = "$1" ]; }
 check "a new symlink" wait_until 10 is_link main.py
