@@ -64,7 +64,7 @@ static void skip(const struct scanner *s, const char *path, const char *why)
 /* ---- rules */
 
 static int load_rules(
-    struct scanner *s, const char *dir, enum ignore_source source, const char *name)
+    const struct scanner *s, const char *dir, enum ignore_source source, const char *name)
 {
     CLEANUP(freep) char *path = path_join(dir, name);
     CLEANUP(fd_closep) int fd = -1;
@@ -82,31 +82,36 @@ static int load_rules(
     return ignore_load(s->config->rules, source, dir, r == 0 ? buf_str(&b) : NULL, b.len);
 }
 
-static int enter(struct scanner *s, const char *dir)
+static int load_folder(const struct scanner *s, const char *dir)
 {
     int r = load_rules(s, dir, IGNORE_GIT, IGNORE_GITIGNORE);
-    if (r == 0)
-        r = load_rules(s, dir, IGNORE_SILT, IGNORE_SILTIGNORE);
-    if (r == 0 && s->config->entered)
+    return r < 0 ? r : load_rules(s, dir, IGNORE_SILT, IGNORE_SILTIGNORE);
+}
+
+/* Told first: whoever watches it hears of rules that are written after these were read. */
+static int enter(const struct scanner *s, const char *dir)
+{
+    if (s->config->entered)
         s->config->entered(s->config->ctx, dir);
-    return r;
+    return load_folder(s, dir);
 }
 
 /* The rules of the folders above path, where a scan does not start at the root. */
-static int enter_above(struct scanner *s, const char *path)
+static int load_above(const struct scanner *s, const char *path)
 {
-    int r = load_rules(s, "", IGNORE_GIT, IGNORE_GITIGNORE);
-    if (r == 0)
-        r = load_rules(s, "", IGNORE_SILT, IGNORE_SILTIGNORE);
+    int r = load_folder(s, "");
     for (const char *at = strchr(path, '/'); r == 0 && at; at = strchr(at + 1, '/')) {
         CLEANUP(freep) char *dir = strndup(path, (size_t)(at - path));
-        if (!dir)
-            return -ENOMEM;
-        r = load_rules(s, dir, IGNORE_GIT, IGNORE_GITIGNORE);
-        if (r == 0)
-            r = load_rules(s, dir, IGNORE_SILT, IGNORE_SILTIGNORE);
+        r = dir ? load_folder(s, dir) : -ENOMEM;
     }
     return r;
+}
+
+int scan_ignored(const struct scan_config *config, const char *path, bool is_dir)
+{
+    const struct scanner s = {.config = config};
+    int r = load_above(&s, path);
+    return r < 0 ? r : ignore_find(config->rules, path, is_dir, NULL);
 }
 
 /* ---- one entry */
@@ -389,7 +394,7 @@ static int scan_scopes(
         if (done && path_beneath(done, scopes[i]))
             continue;
         done = scopes[i];
-        s.failed = enter_above(&s, scopes[i]);
+        s.failed = load_above(&s, scopes[i]);
         if (s.failed == 0 && scan_one(&s, scopes[i], e) < 0)
             break;
     }

@@ -47,7 +47,7 @@ struct scan_config {
     bool doubt; /* every file is CHANGED, whatever its time stamps say */
     /* A path that is left out or could not be read, and a sentence. May be NULL. */
     void (*skipped)(void *ctx, const char *path, const char *why);
-    /* Each folder that was entered, before what it holds ("" = the root). May be NULL. */
+    /* Each folder that is entered, before its rules are read ("" = the root). May be NULL. */
     void (*entered)(void *ctx, const char *path);
     void *ctx;
 };
@@ -62,5 +62,9 @@ int scan_paths(const struct scan_config *config, const char *const *paths, size_
     struct scan *ret, struct err *e) WARN_UNUSED;
 
 void scan_release(struct scan *s);
+
+/* Is the path left out by the rule files as they are now? They are read anew, those above it from the
+ * root. 1, 0 or -ENOMEM. */
+int scan_ignored(const struct scan_config *config, const char *path, bool is_dir) WARN_UNUSED;
 
 #endif

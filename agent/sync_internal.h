@@ -7,7 +7,7 @@
  *     sync_gone.c   vanished files, which may have been moved
  *     sync_names.c  sets of paths
  *     sync_set.c    operations → the body of one request, in memory or streamed
- *     sync_read.c   small files as they were at one time
+ *     sync_read.c   small files as they were at one time, under the rules of that time
  *     sync_pack.c   the body's compression while it is built
  *     sync_stage.c  a large content that goes before its set
  *     sync_send.c   sets in flight, their answers
@@ -155,6 +155,8 @@ struct sync {
     bool stolen;           /* the lease was taken, if that was asked for */
     void (*entered)(void *ctx, const char *path); /* each folder that a scan enters */
     void *entered_ctx;
+    bool (*unheard)(void *ctx); /* may rules have changed since the scan? NULL: nobody sees that */
+    void *unheard_ctx;
     void (*changed)(void *ctx, const char *path); /* each path that goes on its way */
     void *changed_ctx;
     void (*arrived)(void *ctx, uint64_t seen_ns); /* each set whose changes were seen by a watcher */
@@ -274,6 +276,11 @@ void sync_stage_forget(const struct sync *s);
  * with. -ENOBUFS when it is no small file any more. */
 int sync_read_small(
     struct sync *s, const char *path, int fd, struct tree_stat *stat, int64_t *seen_ns) WARN_UNUSED;
+
+/* Does a rule leave out what a scan found? Asked when its content was read: nothing leaves that was
+ * written after the rule, however the two crossed the scan. 1 (the scan that is due for the rule sees
+ * to the index), 0, <0. */
+int sync_left_out(struct sync *s, const char *path, bool is_dir, struct err *e) WARN_UNUSED;
 
 /* ---- sync_pack.c */
 /* Frames of one set: the planned 4 MiB, what files grew by since, paths of 1000 operations. */

@@ -128,9 +128,11 @@ static int make_way(struct emit *m)
 
 static int add_dir(struct emit *m)
 {
-    int r = make_way(m);
-    if (r < 0)
-        return r;
+    int r = sync_left_out(m->s, m->path, true, m->e);
+    if (r == 0)
+        r = make_way(m);
+    if (r != 0)
+        return r < 0 ? r : 0;
     /* Without a base: a folder that a run made meanwhile, or removed, is no conflict. */
     struct change_op op = {.kind = CHANGE_MKDIR, .path = m->path, .mode = m->mode};
     bool same = m->old && m->old->mode == m->mode;
@@ -147,6 +149,9 @@ static int add_symlink(struct emit *m)
     int r = tree_readlink(m->s->tree, m->path, &target, m->e);
     if (r < 0)
         return r == -ENOMEM ? r : 0; /* changed since: the next event or scan tells */
+    r = sync_left_out(m->s, m->path, false, m->e);
+    if (r != 0)
+        return r < 0 ? r : 0;
     hash_buf(buf_str(&target), target.len, &hash);
     m->mode = 0777;
     bool same = m->old && m->old->kind == TREE_SYMLINK && hash_equal(&m->old->hash, &hash);
@@ -357,12 +362,13 @@ static int add_small(struct emit *m, int fd)
     }
     if (r < 0)
         return err_set(m->e, -r, "read '%s'", m->path);
+    r = sync_left_out(m->s, m->path, false, m->e);
+    if (r != 0)
+        return r < 0 ? r : 0;
     hash_buf(buf_str(b), b->len, &hash);
     r = add_known(m, &hash, b->len);
-    if (r < 0)
-        return r;
-    if (r == 1)
-        return note(m, &hash, b->len, NULL);
+    if (r != 0)
+        return r < 0 ? r : note(m, &hash, b->len, NULL);
     r = b->len == m->st.size ? try_delta(m, &fd, &hash) : 0;
     if (r != 0)
         return r < 0 ? r : 0;
@@ -382,16 +388,16 @@ static int add_large(struct emit *m, int *fd)
 {
     struct hash hash;
     uint64_t size = m->st.size;
-    int r = prefers_stage(m->s, size) ? 0 : try_delta(m, fd, NULL);
+    int r = sync_left_out(m->s, m->path, false, m->e);
+    if (r == 0 && !prefers_stage(m->s, size))
+        r = try_delta(m, fd, NULL);
     if (r != 0)
         return r < 0 ? r : 0;
     r = hash_fd(*fd, &hash, &size, m->e);
     if (r == 0)
         r = add_known(m, &hash, size);
-    if (r < 0)
-        return r;
-    if (r == 1)
-        return note(m, &hash, size, NULL);
+    if (r != 0)
+        return r < 0 ? r : note(m, &hash, size, NULL);
     r = emit_put(m, &hash, size, NULL, fd_take(fd));
     return r < 0 ? r : sent(m, &hash, size, NULL);
 }

@@ -54,6 +54,15 @@ int sync_read_small(
     }
 }
 
+int sync_left_out(struct sync *s, const char *path, bool is_dir, struct err *e)
+{
+    if (!s->unheard || !s->unheard(s->unheard_ctx))
+        return 0;
+    const struct scan_config config = {.tree = s->tree, .rules = s->rules};
+    int r = scan_ignored(&config, path, is_dir);
+    return r < 0 ? err_set(e, -r, "read the rules above '%s'", path) : r;
+}
+
 /* Only its stamps are too young to be believed, or others by now: the server has this content. */
 static bool is_there(const struct sync *s, const struct sync_item *item)
 {

@@ -175,6 +175,14 @@ static void tell_sent(struct sync_loop *l)
     say(l, SYNC_SAID_SENT, &t, NULL);
 }
 
+/* Whatever was written before now has its event in the queue. */
+static bool has_unheard(void *ctx)
+{
+    struct sync_loop *l = ctx;
+    struct pollfd fd = {.fd = watch_fd(l->watch), .events = POLLIN};
+    return l->rescan || poll(&fd, 1, 0) != 0;
+}
+
 static void note_arrived(void *ctx, uint64_t seen_ns)
 {
     struct sync_loop *l = ctx;
@@ -300,6 +308,8 @@ static int run(struct sync_loop *l, struct err *e)
         r = control_listen(l->s->dir_fd, &l->control, e);
     l->s->entered = sync_loop_entered;
     l->s->entered_ctx = l;
+    l->s->unheard = has_unheard;
+    l->s->unheard_ctx = l;
     l->s->changed = sync_loop_changed;
     l->s->changed_ctx = l;
     l->s->arrived = note_arrived;
@@ -325,6 +335,7 @@ int sync_watch(struct sync *s, const struct sync_watch_config *config, struct er
     l.settle = settle_new();
     int r = l.settle ? run(&l, l.e) : err_set(e, ENOMEM, "watch the project");
     s->entered = NULL;
+    s->unheard = NULL;
     s->changed = NULL;
     s->arrived = NULL;
     s->patient = false;

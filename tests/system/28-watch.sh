@@ -157,6 +157,29 @@ silt sync --timeout 30s >/dev/null
 check "for what it leaves out" gone skip.txt
 git checkout -q -- . 2>/dev/null
 rm -f .gitignore skip.txt take.txt
+# The new file sets off a scan of everything, and its rule is there before what it leaves out is.
+python3 -c "
+import os
+for i in range(3000):
+    os.makedirs(f'large/d{i % 60}', exist_ok=True)
+    open(f'large/d{i % 60}/f{i}', 'w').close()
+os.mkdir('last')"
+silt sync --timeout 30s >/dev/null
+early=0
+for i in $(seq 10); do
+    python3 -c "
+import sys, time
+with open('.gitignore', 'w') as rules:
+    time.sleep(int(sys.argv[1]) * 0.004)
+    rules.write('*.key\n')
+open('last/secret.key', 'w').write('SECRET')" "$i"
+    silt sync --timeout 30s >/dev/null
+    gone last/secret.key || early=$((early + 1))
+    rm .gitignore last/secret.key
+    silt sync --timeout 30s >/dev/null
+done
+same "a file that was never without a rule is never sent, whatever is scanned meanwhile" 0 "$early"
+rm -r large last
 
 # ---- a checkout
 

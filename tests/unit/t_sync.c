@@ -821,6 +821,51 @@ static void test_survey(void **state)
     assert_string_equal(left_out, ".env");
 }
 
+static bool is_unheard(void *ctx)
+{
+    ++*(unsigned *)ctx;
+    return true;
+}
+
+/* A rule that is written between the scan and the reading counts for what was written after it, of any
+ * kind and size; also for a file that the server has. What no rule leaves out goes as ever. */
+static void test_rule_after_scan(void **state)
+{
+    struct fixture *f = *state;
+    struct err e = ERR_INIT;
+    size_t size = 3u << 20;
+    unsigned asked = 0;
+    uint8_t *large = malloc(size);
+    assert_non_null(large);
+    fill_random(large, size, 7);
+    make_dir(f, "sub");
+    make_text(f, "sub/known.key", "no secret");
+    sync_now(f);
+    struct sync *s = open_sync(f);
+    s->unheard = is_unheard;
+    s->unheard_ctx = &asked;
+    make_text(f, "sub/known.key", "edited");
+    make_text(f, "sub/new.key", "new");
+    make_file(f, "sub/large.key", large, size);
+    assert_int_equal(symlinkat("x", f->fd, "sub/link.key"), 0);
+    make_dir(f, "sub/dir.key");
+    make_text(f, "sub/taken", "yes");
+    assert_int_equal(sync_scan(s, &e), 6);
+    make_text(f, "sub/.gitignore", "*.key\n");
+    make_text(f, "sub/known.key", "SECRET");
+    make_text(f, "sub/new.key", "SECRET");
+    assert_int_equal(sync_push(s, &e), 0);
+    assert_true(asked >= 6);
+    assert_non_null(fake_find(f->fake, "sub/taken"));
+    assert_string_equal(fake_find(f->fake, "sub/known.key")->data, "no secret");
+    assert_null(fake_find(f->fake, "sub/new.key"));
+    assert_null(fake_find(f->fake, "sub/large.key"));
+    assert_null(fake_find(f->fake, "sub/link.key"));
+    assert_null(fake_find(f->fake, "sub/dir.key"));
+    sync_close(s);
+    free(large);
+}
+
 /* A file of another size at each look. */
 struct restless {
     int fd;
@@ -899,6 +944,7 @@ int main(void)
         TEST(test_server_away),
         TEST(test_barrier),
         TEST(test_survey),
+        TEST(test_rule_after_scan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
