@@ -8,18 +8,35 @@
 
 # A proxy that counts the client's bytes into the file "count" and closes the connection (or, with "hang",
 # holds it until the file "cut.let-go" is there) once as many crossed it as the file "cut" says; then that file
-# is gone.
+# is gone. What was on its way to the server at that moment has to be sent again: beside the server's window it is
+# what lies in the sockets, which grow to megabytes before a server that is slow to read, as the kernel likes. So
+# that this is not measured, the cut waits until the stage is as long as what crossed: from then on no byte of the
+# file is needed twice.
 cat >"$TMP/proxy.py" <<'PY'
-import asyncio, os, sys
+import asyncio, os, re, sys
 
-listen_file, upstream, cut_file, count_file = sys.argv[1:5]
+listen_file, upstream, cut_file, count_file, staging = sys.argv[1:6]
 host, port = upstream.rsplit(":", 1)
 count = 0
 
 
-def note():
-    with open(count_file, "w") as f:
-        f.write(str(count))
+def put(path, text):
+    with open(path + ".new", "w") as f:
+        f.write(text)
+    os.rename(path + ".new", path)
+
+
+def due():
+    try:
+        words = open(cut_file).read().split()
+    except FileNotFoundError:
+        return []
+    return words if words and count >= int(words[0]) else []
+
+
+def is_kept(length):
+    stages = [os.path.join(d, f) for d, _, files in os.walk(staging) for f in files if f.startswith("st_")]
+    return length in [os.stat(path).st_size for path in stages]
 
 
 async def serve(reader, writer):
@@ -30,20 +47,25 @@ async def serve(reader, writer):
 
     async def up():
         global count
+        stage = None  # how long it is when the server has written all that crossed
         while data := await reader.read(65536):
             count += len(data)
-            if count >> 20 != (count - len(data)) >> 20:
-                note()
+            put(count_file, str(count))
             up_writer.write(data)
             await up_writer.drain()
-            if os.path.exists(cut_file):
-                words = open(cut_file).read().split()
-                if words and count >= int(words[0]):
-                    os.unlink(cut_file)
-                    while words[1:] == ["hang"] and not os.path.exists(cut_file + ".let-go"):
-                        await asyncio.sleep(0.02)
-                    break
-        note()
+            if head := re.match(rb"PATCH .*?\r\nUpload-Offset: (\d+)\r\n.*?\r\n\r\n", data, re.S):
+                stage = int(head[1]) - head.end()
+            elif re.match(rb"[A-Z]+ /v1/", data):
+                stage = None
+            if stage is not None:
+                stage += len(data)
+            if words := due():
+                while stage is not None and not is_kept(stage) and not up_reader.at_eof():
+                    await asyncio.sleep(0.02)
+                os.unlink(cut_file)
+                while words[1:] == ["hang"] and not os.path.exists(cut_file + ".let-go"):
+                    await asyncio.sleep(0.02)
+                break
         up_writer.transport.abort()
         writer.transport.abort()
 
@@ -59,16 +81,15 @@ async def serve(reader, writer):
 async def main():
     server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=65536)
     address = server.sockets[0].getsockname()
-    with open(listen_file + ".new", "w") as f:
-        f.write(f"{address[0]}:{address[1]}\n")
-    os.rename(listen_file + ".new", listen_file)
+    put(listen_file, f"{address[0]}:{address[1]}\n")
     await server.serve_forever()
 
 
 asyncio.run(main())
 PY
 start_server
-python3 "$TMP/proxy.py" "$TMP/proxy" "$LISTEN" "$TMP/cut" "$TMP/count" 2>"$TMP/proxy.log" &
+python3 "$TMP/proxy.py" "$TMP/proxy" "$LISTEN" "$TMP/cut" "$TMP/count" \
+    "$DATA/staging" 2>"$TMP/proxy.log" &
 OWN_PIDS="$OWN_PIDS $!"
 wait_until 20 test -s "$TMP/proxy"
 through() { SILT_SERVER=$(cat "$TMP/proxy"); }
