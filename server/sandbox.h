@@ -156,6 +156,11 @@ bool sandbox_space_hard(const struct sandbox *sb);
 /* Count a run in; fills what its container needs. */
 int sandbox_run_enter(struct sandbox *sb, struct sandbox_mounts *ret, struct err *e) WARN_UNUSED;
 void sandbox_mounts_release(struct sandbox_mounts *m);
+/* The same, without a generation, for a container that is made ahead: no program of it sees the
+ * workspace before a run is counted in, so change sets are placed as if nothing ran. A deletion
+ * waits until it has left. */
+int sandbox_make_enter(struct sandbox *sb, struct sandbox_mounts *ret, struct err *e) WARN_UNUSED;
+void sandbox_make_leave(struct sandbox *sb);
 
 enum sandbox_change_kind { SANDBOX_CREATED, SANDBOX_MODIFIED, SANDBOX_DELETED };
 struct sandbox_changed_file {

@@ -57,7 +57,8 @@ static int fill_mounts(struct sandbox *sb, struct sandbox_mounts *ret, struct er
     return 0;
 }
 
-int sandbox_run_enter(struct sandbox *sb, struct sandbox_mounts *ret, struct err *e)
+/* As a user, who is counted out by sandbox_exit: a deletion waits for users as it does for runs. */
+static int enter(struct sandbox *sb, struct sandbox_mounts *ret, struct err *e)
 {
     *ret = (struct sandbox_mounts){.generation = 0};
     int r = sandbox_enter(sb, true, e);
@@ -67,11 +68,32 @@ int sandbox_run_enter(struct sandbox *sb, struct sandbox_mounts *ret, struct err
     r = ensure_cache(sb, e);
     if (r == 0)
         r = fill_mounts(sb, ret, e);
+    if (r < 0)
+        sandbox_exit(sb);
+    return r;
+}
+
+int sandbox_make_enter(struct sandbox *sb, struct sandbox_mounts *ret, struct err *e)
+{
+    return enter(sb, ret, e);
+}
+
+void sandbox_make_leave(struct sandbox *sb)
+{
+    sandbox_exit(sb);
+}
+
+int sandbox_run_enter(struct sandbox *sb, struct sandbox_mounts *ret, struct err *e)
+{
+    int r = enter(sb, ret, e);
+
+    if (r < 0)
+        return r;
     (void)pthread_mutex_lock(&sb->lock);
-    if (r == 0 && sb->deleting) {
+    if (sb->deleting) {
         sandbox_mounts_release(ret);
         r = sandbox_refuse_deleted(sb, e);
-    } else if (r == 0) {
+    } else {
         sb->runs++;
         sb->runs_begun++;
         sb->used_ns = io_wall_ns();

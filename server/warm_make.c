@@ -89,7 +89,7 @@ struct warm_got warm_make_one(struct container_engine *engine, struct sandbox *s
     struct warm_got got = WARM_GOT_NOTHING;
     struct sandbox_mounts mounts;
     struct err e = ERR_INIT;
-    if (sandbox_run_enter(sb, &mounts, &e) < 0)
+    if (sandbox_make_enter(sb, &mounts, &e) < 0)
         return got;
     text_id("warm_", id, sizeof id);
     const struct container_spec spec = {.id = id,
@@ -108,6 +108,6 @@ struct warm_got warm_make_one(struct container_engine *engine, struct sandbox *s
     else if (container_stand_by(got.container, &e) < 0)
         log_warn("for %s: %s", sandbox_id(sb), e.msg);
     sandbox_mounts_release(&mounts);
-    sandbox_run_abandon(sb);
+    sandbox_make_leave(sb);
     return got;
 }

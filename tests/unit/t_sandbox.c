@@ -470,12 +470,15 @@ static void test_delete_waits(void **state)
     struct stalled in_delete = {.f = f};
     assert_int_equal(sandbox_run_enter(f->sb, &mounts, &e), 0);
     sandbox_mounts_release(&mounts);
+    assert_int_equal(sandbox_make_enter(f->sb, &mounts, &e), 0);
+    sandbox_mounts_release(&mounts);
     assert_int_equal(pthread_create(&apply, NULL, stalled_apply, &in_apply), 0);
     assert_int_equal(read(reached[0], &byte, 1), 1);
     assert_int_equal(sandbox_delete_begin(f->sb, &e), 0);
     assert_int_equal(pthread_create(&delete, NULL, delete_in_thread, &in_delete), 0);
     assert_int_equal(sandbox_run_enter(f->sb, &mounts, &e), -EPROTO);
     assert_int_equal(e.refusal, PROTO_SANDBOX_DELETED);
+    assert_int_equal(sandbox_make_enter(f->sb, &mounts, &e), -EPROTO);
     assert_int_equal(sandbox_get(f->all, sandbox_id(f->sb), &again, &e), -EPROTO);
     assert_int_equal(stat(at(f, "", name), &st), 0);
     assert_int_equal(write(ends[1], "g", 1), 1);
@@ -484,6 +487,8 @@ static void test_delete_waits(void **state)
     assert_int_equal(stat(at(f, "", name), &st), 0);
     assert_int_equal(sandbox_run_leave(f->sb, &changes, &e), 0);
     sandbox_run_changes_release(&changes);
+    assert_int_equal(stat(at(f, "", name), &st), 0);
+    sandbox_make_leave(f->sb);
     (void)pthread_join(delete, NULL);
     assert_int_equal(in_delete.answer, PROTO_OK);
     assert_int_equal(stat(at(f, "", name), &st), -1);
