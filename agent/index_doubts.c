@@ -121,17 +121,22 @@ int index_contest_add(struct index *ix, const char *path)
     return 0;
 }
 
+static void contest_drop(struct index *ix, struct index_contest *c)
+{
+    HASH_DEL(ix->contests, c);
+    free(c);
+}
+
+/* Of one path by its hash: where everything is contested each index_put asks for it. */
 void index_contest_end(struct index *ix, const char *path, bool beneath)
 {
-    struct index_contest *c, *next;
-    if (!ix->contests)
-        return;
-    if (!beneath && !(c = contest_find(ix, path)))
+    struct index_contest *c = contest_find(ix, path), *next;
+    if (c)
+        contest_drop(ix, c);
+    if (!beneath)
         return;
     HASH_ITER(hh, ix->contests, c, next) {
-        if (strcmp(c->path, path) != 0 && !(beneath && (!*path || path_beneath(path, c->path))))
-            continue;
-        HASH_DEL(ix->contests, c);
-        free(c);
+        if (!*path || path_beneath(path, c->path))
+            contest_drop(ix, c);
     }
 }
