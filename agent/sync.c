@@ -48,7 +48,6 @@ int sync_open(const struct sync_config *config, struct sync **ret, struct err *e
     s->dir_fd = s->lock_fd = -1;
     s->queue_end = &s->queue;
     s->started_ns = io_now_ns();
-    buf_init(&s->deferred, INDEX_LOG_MAX);
     buf_init(&s->scratch, SYNC_MEMORY_FILE + 1);
     sync_pack_init(s);
     s->rules = ignore_new(true);
@@ -121,7 +120,6 @@ void sync_close(struct sync *s)
     sync_names_free(&s->told_conflicts);
     sync_names_free(&s->told);
     sync_names_free(&s->unsettled);
-    buf_release(&s->deferred);
     buf_release(&s->scratch);
     sync_pack_drop(s);
     fd_closep(&s->dir_fd);

@@ -82,7 +82,8 @@ struct sync_set {
     uint32_t ops;
     uint64_t seen_ns; /* when the first of its changes was seen; 0: not known */
     uint64_t content_bytes;
-    struct buf log;     /* for the index, once it is acknowledged */
+    struct buf log;     /* for the index, once it is acknowledged; behind its own those of later sets */
+    uint64_t later_seq; /* the last of those that was acknowledged already, or 0 */
     struct buf intents; /* for the index, before it is sent: what it will put where */
     struct buf raw;    /* frames; those that were not compressed yet, once that has begun */
     struct buf packed; /* the same, compressed; empty if that does not pay */
@@ -144,7 +145,6 @@ struct sync {
     uint64_t sent_seq;        /* parent of the next set */
     struct sync_set *reading; /* its content is not known yet: the next set waits for that */
     uint64_t promised_seq; /* a run may wait for this number: it is sent even if nothing is in it */
-    struct buf deferred;   /* index log of what needed no sending, while sets are in flight */
     uint64_t retry_at_ns;  /* without patience: when what waits is tried again; 0: nothing waits */
     bool patient;          /* a watcher: keeps sets while the server is away */
     bool away;             /* it is */

@@ -56,7 +56,6 @@ void sync_drop_sets(struct sync *s)
         sync_set_free(set);
     }
     sync_drop_plan(s);
-    buf_reset(&s->deferred);
 }
 
 static void fail(struct sync *s, enum sync_trouble trouble, const struct err *e)
@@ -107,6 +106,23 @@ static void take_totals(struct sync *s, const struct sync_set *set, const json_t
             s->bytes_done, s->bytes_total > s->bytes_done ? s->bytes_total : s->bytes_done);
 }
 
+/* The index's file learns of sets in their order, or it would end with what an earlier one put at a
+ * path that they share. Two answers come over two connections, and not always in order. */
+static int note_acknowledged(struct sync *s, struct sync_set *set, struct err *e)
+{
+    struct index_state *state = index_state(s->index);
+    struct sync_set *earlier = set->next;
+    uint64_t seq = set->later_seq > set->seq ? set->later_seq : set->seq;
+    if (earlier) {
+        earlier->later_seq = seq;
+        int r = buf_add(&earlier->log, buf_str(&set->log), set->log.len);
+        return r < 0 ? err_set(e, -r, "note what was acknowledged") : 0;
+    }
+    if (seq > state->acked_seq)
+        state->acked_seq = seq;
+    return index_commit(s->index, &set->log, e);
+}
+
 static int acknowledged(
     struct sync *s, struct sync_set *set, const struct client_response *response, struct err *e)
 {
@@ -117,8 +133,6 @@ static int acknowledged(
     uint64_t generation = number_of(answer, "generation");
     if (generation > state->generation)
         state->generation = generation;
-    if (set->seq > state->acked_seq)
-        state->acked_seq = set->seq;
     s->cuts = 0;
     const char *epoch = json_string_value(json_object_get(answer, "epoch"));
     if (epoch && strlen(epoch) < sizeof(state->epoch))
@@ -127,7 +141,7 @@ static int acknowledged(
     json_decref(answer);
     if (set->was_staged)
         sync_stage_forget(s);
-    return index_commit(s->index, &set->log, e);
+    return note_acknowledged(s, set, e);
 }
 
 struct refusal_row {
@@ -279,11 +293,6 @@ static void set_done(void *ctx, int result, struct client_response *response, co
         s->send_ns += io_now_ns() - s->send_begin_ns;
         s->send_begin_ns = 0;
     }
-    if (s->flying_count == 0 && s->trouble == SYNC_FINE && s->deferred.len) {
-        if (index_commit(s->index, &s->deferred, &late) < 0)
-            fail(s, SYNC_FATAL, &late);
-        buf_reset(&s->deferred);
-    }
     if (s->flying_count == 0 && !s->queue)
         sync_pack_drop(s);
     sync_end_contests(s);
@@ -292,15 +301,15 @@ static void set_done(void *ctx, int result, struct client_response *response, co
 
 /* ---- sending */
 
-/* Nothing in it needs to be sent: only the index learns of it. */
+/* Nothing in it needs to be sent: only the index learns of it, after the sets before it. */
 static int settle_empty(struct sync *s, struct sync_set *set, struct err *e)
 {
     int r = 0;
-    if (set->log.len && s->flying_count)
-        r = buf_add(&s->deferred, set->log.data, set->log.len);
+    if (set->log.len && s->flying)
+        r = buf_add(&s->flying->log, set->log.data, set->log.len);
     if (r < 0)
         return err_set(e, -r, "note what did not change");
-    if (set->log.len && !s->flying_count)
+    if (set->log.len && !s->flying)
         r = index_commit(s->index, &set->log, e);
     s->files_done += set->item_count;
     return r;

@@ -63,6 +63,8 @@ struct fake {
     unsigned break_answers; /* apply, then close the connection without an answer */
     /* Of two sets under way, close the second's connection, then answer the first. */
     enum { FAKE_NO_CUT, FAKE_CUT_SECOND, FAKE_WAS_CUT } cut_second;
+    /* Of two sets under way, answer the second first. */
+    enum { FAKE_IN_ORDER, FAKE_SWAP, FAKE_SWAPPED } swap;
     bool refuse_lease;
 };
 
@@ -509,16 +511,23 @@ static bool fake_get(FILE *in, struct fake_request *req)
     return true;
 }
 
-/* False: this one is cut. The parent tells which of the two it is. */
+/* The parent tells which of the two first sets it is. */
+static bool fake_is_second(const struct fake_request *req)
+{
+    const uint8_t *begin = (const uint8_t *)req->body.data + 13, *parent = begin + 1 + begin[0] + 8;
+    bool second = false;
+    for (int i = 0; i < 8; i++)
+        second = second || parent[i] != 0;
+    return second;
+}
+
+/* False: this one is cut. */
 static bool fake_cut_second(struct fake *f, const struct fake_request *req)
 {
     if (!strstr(req->line, "/changes"))
         return true;
     (void)pthread_mutex_lock(&f->lock);
-    const uint8_t *begin = (const uint8_t *)req->body.data + 13, *parent = begin + 1 + begin[0] + 8;
-    bool second = false;
-    for (int i = 0; i < 8; i++)
-        second = second || parent[i] != 0;
+    bool second = fake_is_second(req);
     bool cut = f->cut_second == FAKE_CUT_SECOND && second;
     if (cut)
         f->cut_second = FAKE_WAS_CUT;
@@ -533,6 +542,21 @@ static bool fake_cut_second(struct fake *f, const struct fake_request *req)
     return !cut;
 }
 
+/* The first waits here until the second was answered, and a moment more. */
+static void fake_await_second(struct fake *f, const struct fake_request *req)
+{
+    (void)pthread_mutex_lock(&f->lock);
+    bool waits = f->swap == FAKE_SWAP && !fake_is_second(req);
+    while (waits && f->swap == FAKE_SWAP) {
+        (void)pthread_mutex_unlock(&f->lock);
+        (void)usleep(1000);
+        (void)pthread_mutex_lock(&f->lock);
+    }
+    (void)pthread_mutex_unlock(&f->lock);
+    if (waits)
+        (void)usleep(50000);
+}
+
 static bool fake_answer(struct fake *f, int fd, const struct fake_request *req)
 {
     if (!fake_cut_second(f, req))
@@ -542,13 +566,21 @@ static bool fake_answer(struct fake *f, int fd, const struct fake_request *req)
     bool changes = strstr(req->line, "/changes") != NULL;
     json_t *answer = changes ? fake_changes(f, req->body.data, req->body.len) : fake_files(f);
     bool cut = changes && f->break_answers > 0;
+    bool lets_go = changes && f->swap == FAKE_SWAP && fake_is_second(req);
     f->break_answers -= cut;
     (void)pthread_mutex_unlock(&f->lock);
     char *text = json_dumps(answer, JSON_COMPACT);
+    if (changes)
+        fake_await_second(f, req);
     if (!cut)
         (void)dprintf(fd,
             "HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
             json_object_get(answer, "error") ? "409 Conflict" : "200 OK", strlen(text), text);
+    if (lets_go) { /* else the test may be over by now */
+        (void)pthread_mutex_lock(&f->lock);
+        f->swap = FAKE_SWAPPED;
+        (void)pthread_mutex_unlock(&f->lock);
+    }
     free(text);
     json_decref(answer);
     return !cut;

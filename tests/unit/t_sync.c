@@ -470,6 +470,67 @@ static void test_second_set_cut(void **state)
     expect_equal(f, 0);
 }
 
+/* One path goes on its way in a set of its own. */
+static void send_path(struct sync *s, const char *path)
+{
+    struct err e = ERR_INIT;
+    assert_int_equal(sync_scan_paths(s, &path, 1, &e), 1);
+    assert_int_equal(sync_start(s, &e), 0);
+}
+
+static void await_answers(struct fixture *f, struct sync *s)
+{
+    struct err e = ERR_INIT;
+    for (int i = 0; i < 1000 && sync_busy(s); i++)
+        assert_true(client_step(f->client, NULL, 0, 10, &e) >= 0);
+    assert_false(sync_busy(s));
+}
+
+/* The index's file must say what the later set put there: what was there before is a change again. */
+static void expect_that_old_content_is_sent(struct fixture *f, const char *path)
+{
+    make_text(f, path, "1");
+    sync_now(f);
+    assert_string_equal(f->told, "");
+    expect_equal(f, 0);
+}
+
+/* Two sets about one file, the later one is answered first. */
+static void test_answers_out_of_order(void **state)
+{
+    struct fixture *f = *state;
+    struct err e = ERR_INIT;
+    struct sync *s = open_sync(f);
+    assert_int_equal(sync_scan(s, &e), 0);
+    f->fake->swap = FAKE_SWAP;
+    make_text(f, "a", "1");
+    send_path(s, "a");
+    make_text(f, "a", "22");
+    send_path(s, "a");
+    await_answers(f, s);
+    assert_int_equal(f->fake->swap, FAKE_SWAPPED);
+    sync_close(s);
+    expect_that_old_content_is_sent(f, "a");
+}
+
+/* A file that was only touched needs no sending; the set behind that one edits it. */
+static void test_touched_then_edited(void **state)
+{
+    struct fixture *f = *state;
+    make_text(f, "a", "1");
+    sync_now(f);
+    struct sync *s = open_sync(f);
+    make_text(f, "b", "1");
+    send_path(s, "b");
+    assert_int_equal(utimensat(f->fd, "a", (struct timespec[]){{.tv_sec = 9}, {.tv_sec = 9}}, 0), 0);
+    send_path(s, "a");
+    make_text(f, "a", "22");
+    send_path(s, "a");
+    await_answers(f, s);
+    sync_close(s);
+    expect_that_old_content_is_sent(f, "a");
+}
+
 /* Killed after the set was applied and before the index knew: nothing is lost or taken for a
  * conflict. */
 static void test_killed_between(void **state)
@@ -927,6 +988,8 @@ int main(void)
         TEST(test_many_and_large),
         TEST(test_both_sides),
         TEST(test_second_set_cut),
+        TEST(test_answers_out_of_order),
+        TEST(test_touched_then_edited),
         TEST(test_deleted_and_changed),
         TEST(test_read_small),
         TEST(test_epoch_and_lost_index),
