@@ -45,6 +45,7 @@ struct runner {
     bool active, headed, cancelled, ran;
     unsigned refused;
     bool wanted; /* something changed that is not run yet */
+    bool missed; /* the latest run could not begin: it does when the server is back */
     bool leave;
     char why[WHY_BYTES]; /* what changed */
 };
@@ -194,7 +195,7 @@ static void start_run(struct runner *w)
 
     if (w->active && w->headed)
         rule(w, "\x1b[33m", "stopped", " · there is a newer state");
-    w->wanted = false;
+    w->wanted = w->missed = false;
     end_run(w);
     run_watcher_init(&w->run, w->app->root, &w->stream);
     w->active = true;
@@ -213,6 +214,7 @@ static void run_failed(struct runner *w, const struct err *e)
     } else if (!again) {
         head(w);
         out_error(w->app, e);
+        w->missed = !w->stream.id[0];
     }
     end_run(w);
     if (again)
@@ -352,6 +354,9 @@ static int on_line(void *ctx, json_t *event)
         w->stopping = true;
     else if (text)
         out_note(w->app, "%s", text);
+    /* Its change was told of before: no other word of it will come. */
+    if (strcmp(name, "back") == 0)
+        w->wanted = w->wanted || w->missed;
     return 0;
 }
 

@@ -62,13 +62,20 @@ echo 'print("take 6")' >main.py
 check "and runs again" wait_until 20 shows 'take 6' one.out
 wait_until 20 none_runs
 wait_until 20 test "$(grep -c 'exit 0' "$TMP/one.err")" -ge 6
+
+stop_server
+echo 'print("take 7")' >main.py
+check "a change while the server is away cannot be run" wait_until 30 shows 'no server answers' one.err
+start_server
+check "it is once the server is back" wait_until 30 shows 'take 7' one.out
+wait_until 20 none_runs
 SILT_PID=$one
 end_silt INT
 same "Ctrl-C without a run leaves" 0 "$code"
 
 # The watcher went with the first; the second makes one of its own.
 echo 'B = 1' >src/b.py
-check "the second goes on by itself" wait_until 30 shows 'take 6' two.out
+check "the second goes on by itself" wait_until 30 shows 'take 7' two.out
 silt stop >/dev/null
 SILT_PID=$two
 await_silt
