@@ -4,17 +4,21 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
 #include "agent/control.h"
 #include "agent/talk.h"
+#include "agent/why.h"
 #include "shared/io.h"
 #include "shared/num.h"
+#include "shared/path.h"
 
 #include "shared/banned.h"
 
@@ -222,6 +226,34 @@ static int watch_behind(struct app *app, struct err *e)
     return 0;
 }
 
+/* What is printed must not go into a file that is watched: each line would be a change, and each
+ * change another line, without an end. */
+static int check_output(const struct app *app, int fd, struct err *e)
+{
+    char link[32], path[PATH_MAX];
+    struct stat st;
+    CLEANUP(buf_release) struct buf why;
+    size_t root = strlen(app->root);
+    bool ignored = false;
+
+    buf_init(&why, 16384);
+    (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, sizeof(path) - 1);
+    if (n <= 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+        return 0;
+    path[n] = '\0';
+    if (strncmp(path, app->root, root) != 0 || path[root] != '/')
+        return 0;
+    const char *inside = path + root + 1;
+    if (path_check(inside, strlen(inside)) != PATH_FINE ||
+        why_ignored(app->root, inside, &ignored, &why, NULL) < 0 || ignored)
+        return 0;
+    return err_say(e, EINVAL,
+        "what is printed goes into '%s', which is watched: each line would be a change that makes "
+        "another; let it go to a file outside of the project, or leave that out in .siltignore",
+        out_path(inside));
+}
+
 int cmd_watch(struct app *app)
 {
     struct err e = ERR_INIT;
@@ -239,6 +271,8 @@ int cmd_watch(struct app *app)
             app->opt.args[0], app->opt.args[0]);
     else
         r = app_auto_link(app, &e);
+    for (int fd = 1; r == 0 && !app->opt.detach && !app->opt.on_count && fd <= (runs ? 2 : 1); fd++)
+        r = check_output(app, fd, &e);
     if (r == 0 && runs)
         return watch_run(app);
     if (r == 0)

@@ -84,6 +84,9 @@ check "no watcher is left" not test -e .silt/control
 
 try silt watch -d --run main.py
 same "-d and --run are refused" 1 "$code"
+timeout 20 silt watch --run main.py >out.txt 2>"$TMP/try.err"
+same "output into the project, which would run again: refused" 1 "$?"
+contains "and says what to do" "outside of the project" "$(cat "$TMP/try.err")"
 try silt watch main.py
 contains "a FILE without --run: it says how" "watch --run main.py" "$err"
 start_silt "$TMP/three.out" "$TMP/three.err" watch --json -- sh -c 'echo args "$@"' sh a b
