@@ -84,7 +84,8 @@ check "no watcher is left" not test -e .silt/control
 
 try silt watch -d --run main.py
 same "-d and --run are refused" 1 "$code"
-timeout 20 silt watch --run main.py >out.txt 2>"$TMP/try.err"
+bounded() { local CLIENT; client_environment; timeout 20 "${CLIENT[@]}" "$SILT" "$@"; }
+bounded watch --run main.py >out.txt 2>"$TMP/try.err"
 same "output into the project, which would run again: refused" 1 "$?"
 contains "and says what to do" "outside of the project" "$(cat "$TMP/try.err")"
 try silt watch main.py
