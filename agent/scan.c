@@ -82,27 +82,45 @@ static int load_rules(
     return ignore_load(s->config->rules, source, dir, r == 0 ? buf_str(&b) : NULL, b.len);
 }
 
-static int load_folder(const struct scanner *s, const char *dir)
+/* A rule file is not opened where the folder's listing (names, may be NULL) shows none. */
+static int load_folder(const struct scanner *s, const char *dir, const struct tree_names *names)
 {
-    int r = load_rules(s, dir, IGNORE_GIT, IGNORE_GITIGNORE);
-    return r < 0 ? r : load_rules(s, dir, IGNORE_SILT, IGNORE_SILTIGNORE);
+    static const struct {
+        enum ignore_source source;
+        const char *name;
+    } files[] = {{IGNORE_GIT, IGNORE_GITIGNORE}, {IGNORE_SILT, IGNORE_SILTIGNORE}};
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < sizeof(files) / sizeof(files[0]); i++) {
+        if (names && !tree_names_may_have(names, files[i].name))
+            r = ignore_load(s->config->rules, files[i].source, dir, NULL, 0);
+        else
+            r = load_rules(s, dir, files[i].source, files[i].name);
+    }
+    return r;
 }
 
-/* Told first: whoever watches it hears of rules that are written after these were read. */
-static int enter(const struct scanner *s, const char *dir)
+/* Told first: whoever watches it hears of what is made after it was listed. */
+static void enter(const struct scanner *s, const char *dir, int dir_fd)
 {
     if (s->config->entered)
-        s->config->entered(s->config->ctx, dir);
-    return load_folder(s, dir);
+        s->config->entered(s->config->ctx, dir, dir_fd);
+}
+
+/* Rules are read behind the listing: what it holds is judged by rules that are no older. */
+static void listed(const char *dir, const struct tree_names *names, void *ctx)
+{
+    struct scanner *s = ctx;
+    if (s->failed == 0)
+        s->failed = load_folder(s, dir, names);
 }
 
 /* The rules of the folders above path, where a scan does not start at the root. */
 static int load_above(const struct scanner *s, const char *path)
 {
-    int r = load_folder(s, "");
+    int r = load_folder(s, "", NULL);
     for (const char *at = strchr(path, '/'); r == 0 && at; at = strchr(at + 1, '/')) {
         CLEANUP(freep) char *dir = strndup(path, (size_t)(at - path));
-        r = dir ? load_folder(s, dir) : -ENOMEM;
+        r = dir ? load_folder(s, dir, NULL) : -ENOMEM;
     }
     return r;
 }
@@ -179,12 +197,14 @@ static enum tree_visit visit(const struct tree_entry *entry, void *ctx)
 {
     struct scanner *s = ctx;
     bool is_dir = entry->stat.kind == TREE_DIR;
+    if (s->failed)
+        return TREE_VISIT_STOP;
     if (ignore_check(s->config->rules, entry->path, is_dir, NULL))
         return TREE_VISIT_SKIP;
     if (entry->fault)
         add_fault(s, entry->path, entry->fault);
     else if (compare(s, entry->path, &entry->stat) == 0 && is_dir)
-        s->failed = enter(s, entry->path);
+        enter(s, entry->path, entry->dir_fd);
     if (s->failed)
         return TREE_VISIT_STOP;
     return is_dir ? TREE_VISIT_GO : TREE_VISIT_SKIP;
@@ -266,10 +286,9 @@ int scan_all(const struct scan_config *config, struct scan *ret, struct err *e)
     s.failed = ignore_git_load(config->rules, config->tree, &unused);
     if (unused)
         skip(&s, unused, "its rules are not used: it cannot be read or is larger than 1 MiB");
-    if (s.failed == 0)
-        s.failed = enter(&s, "");
     if (s.failed == 0) {
-        int r = tree_walk(config->tree, "", visit, &s, e);
+        enter(&s, "", -1);
+        int r = tree_walk_listed(config->tree, "", visit, listed, &s, e);
         if (r < 0)
             return err_wrap(e, "read the project's folder");
     }
@@ -328,8 +347,8 @@ static int scan_one(struct scanner *s, const char *path, struct err *e)
     if (!ignored && (add_above(s, path) < 0 || compare(s, path, &st) < 0))
         return s->failed;
     if (!ignored && is_dir) {
-        s->failed = enter(s, path);
-        int r = s->failed < 0 ? 0 : tree_walk(s->config->tree, path, visit, s, e);
+        enter(s, path, -1);
+        int r = tree_walk_listed(s->config->tree, path, visit, listed, s, e);
         /* Gone since the stat: the next event tells. */
         if (r < 0 && r != -ENOENT && r != -ENOTDIR && r != -ELOOP)
             add_fault(s, path, -r);

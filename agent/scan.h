@@ -47,8 +47,9 @@ struct scan_config {
     bool doubt; /* every file is CHANGED, whatever its time stamps say */
     /* A path that is left out or could not be read, and a sentence. May be NULL. */
     void (*skipped)(void *ctx, const char *path, const char *why);
-    /* Each folder that is entered, before its rules are read ("" = the root). May be NULL. */
-    void (*entered)(void *ctx, const char *path);
+    /* Each folder that is entered, before it is listed and its rules are read ("" = the root), and
+     * its descriptor, lent, or -1. May be NULL. */
+    void (*entered)(void *ctx, const char *path, int dir_fd);
     void *ctx;
 };
 

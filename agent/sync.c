@@ -144,11 +144,11 @@ static void on_skipped(void *ctx, const char *path, const char *why)
     sync_tell_skipped(ctx, path, why);
 }
 
-static void on_entered(void *ctx, const char *path)
+static void on_entered(void *ctx, const char *path, int dir_fd)
 {
     struct sync *s = ctx;
     if (s->entered)
-        s->entered(s->entered_ctx, path);
+        s->entered(s->entered_ctx, path, dir_fd);
 }
 
 static struct scan_config scan_config_of(struct sync *s)

@@ -153,7 +153,8 @@ struct sync {
     struct err why_away;   /* the server's sentence if it answered "later", else none */
     bool renumber;         /* the server knows other content under our numbers */
     bool stolen;           /* the lease was taken, if that was asked for */
-    void (*entered)(void *ctx, const char *path); /* each folder that a scan enters */
+    /* Each folder that a scan enters: as in scan.h. */
+    void (*entered)(void *ctx, const char *path, int dir_fd);
     void *entered_ctx;
     bool (*unheard)(void *ctx); /* may rules have changed since the scan? NULL: nobody sees that */
     void *unheard_ctx;

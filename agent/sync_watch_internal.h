@@ -86,7 +86,7 @@ void sync_loop_fail(struct sync_loop *l, const struct err *e);
 watch_sink sync_loop_hear; /* ctx: the loop */
 
 /* A scan enters a folder (struct sync.entered; ctx: the loop): it is watched first. */
-void sync_loop_entered(void *ctx, const char *path);
+void sync_loop_entered(void *ctx, const char *path, int dir_fd);
 /* Look at what is dirty and send it, unless enough is in flight: then more is collected meanwhile.
  */
 void sync_loop_scan(struct sync_loop *l);

@@ -13,10 +13,10 @@
 #define PATHS_AT_ONCE 4096
 #define SAME_STEPS 1000000 /* files of the same content that are looked at, else all are scanned */
 
-void sync_loop_entered(void *ctx, const char *path)
+void sync_loop_entered(void *ctx, const char *path, int dir_fd)
 {
     struct sync_loop *l = ctx;
-    watch_add(l->watch, path);
+    watch_add(l->watch, path, dir_fd);
 }
 
 static void scan_everything(struct sync_loop *l)

@@ -175,7 +175,7 @@ static void stop_polling(struct watch *w, const char *path)
     }
 }
 
-void watch_add(struct watch *w, const char *path)
+void watch_add(struct watch *w, const char *path, int dir_fd)
 {
     struct watch_folder *f = watch_table_by_path(&w->folders, path);
     CLEANUP(fd_closep) int fd = -1;
@@ -183,10 +183,11 @@ void watch_add(struct watch *w, const char *path)
         f->sweep = w->sweep;
         return;
     }
-    if (tree_open_dir(w->tree, path, &fd, NULL) < 0)
+    if (dir_fd < 0 && tree_open_dir(w->tree, path, &fd, NULL) < 0)
         return;
-    int wd =
-        w->folders.live * 100 >= w->max_watches * WATCHES_PERCENT ? -ENOSPC : library_add(w, fd);
+    int wd = w->folders.live * 100 >= w->max_watches * WATCHES_PERCENT
+                 ? -ENOSPC
+                 : library_add(w, dir_fd < 0 ? fd : dir_fd);
     if (wd < 0) {
         poll_instead(w, path);
     } else if (watch_table_put(&w->folders, wd, path, w->sweep) == 0) {

@@ -59,9 +59,9 @@ int watch_fd(const struct watch *w);
 /* Hand out the events that are there (some thousands at most: call again while it returns 1). */
 int watch_drain(struct watch *w, watch_sink *sink, void *ctx, struct err *e) WARN_UNUSED;
 
-/* Watch the folder ("" = root) unless it is watched. Without a free watch it goes to the polled
- * ones; a folder that is gone is no error. */
-void watch_add(struct watch *w, const char *path);
+/* Watch the folder ("" = root), which dir_fd is (lent; -1: it is opened), unless it is watched.
+ * Without a free watch it goes to the polled ones; a folder that is gone is no error. */
+void watch_add(struct watch *w, const char *path, int dir_fd);
 /* Around a scan of everything: folders that it did not add are no longer watched. */
 void watch_sweep_begin(struct watch *w);
 void watch_sweep_end(struct watch *w);

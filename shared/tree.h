@@ -171,11 +171,22 @@ struct tree_entry {
     const char *name;
     struct tree_stat stat; /* as of the visit; zeroed if fault is ENAMETOOLONG or the stat failed */
     int fault;             /* 0, or why this entry (or this directory's listing) cannot be read */
+    int dir_fd; /* of a directory that will be listed if the visitor lets it; lent; else -1 */
 };
 typedef enum tree_visit tree_visitor(const struct tree_entry *entry, void *ctx);
 /* 0 when finished or stopped by the visitor, -errno if `path` itself cannot be opened. */
 int tree_walk(const struct tree *t, const char *path, tree_visitor *visit, void *ctx,
     struct err *e) WARN_UNUSED;
+
+/* The same; `listed` is told of each directory that was listed, `path` itself included, before any
+ * of its entries is visited. names: NULL when the listing failed; valid during the call. */
+struct tree_names;
+typedef void tree_lister(const char *path, const struct tree_names *names, void *ctx);
+int tree_walk_listed(const struct tree *t, const char *path, tree_visitor *visit,
+    tree_lister *listed, void *ctx, struct err *e) WARN_UNUSED;
+/* Is a name among them that may open as this one? In any case of ASCII letters, since there are
+ * directories that know no difference. */
+bool tree_names_may_have(const struct tree_names *names, const char *name);
 
 /*
  * The calling thread's identity for file access: fsgid first, then fsuid (and back in the other

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "shared/path.h"
@@ -45,9 +46,14 @@ struct frame {
     size_t next;
 };
 
+struct tree_names {
+    const struct frame *frame;
+};
+
 struct walk {
     const struct tree *tree;
     tree_visitor *visit;
+    tree_lister *listed; /* or NULL */
     void *ctx;
     bool stop;
     size_t base;          /* components of the path that the walk began with */
@@ -158,6 +164,16 @@ static int list(struct walk *w, struct frame *f)
     return r;
 }
 
+bool tree_names_may_have(const struct tree_names *names, const char *name)
+{
+    const struct frame *f = names->frame;
+    for (size_t i = 0; i < f->count; i++) {
+        if (strcasecmp(f->names + f->order[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* Enter the directory fd, whose path is w->path up to path_len. */
 static int push(struct walk *w, int fd, const struct tree_stat *st, size_t path_len)
 {
@@ -169,7 +185,10 @@ static int push(struct walk *w, int fd, const struct tree_stat *st, size_t path_
     if (w->depth >= FDS_MAX)
         fd_closep(&w->frames[w->depth - FDS_MAX].fd);
     w->depth++;
-    return list(w, f);
+    int r = list(w, f);
+    if (w->listed)
+        w->listed(w->path, r < 0 ? NULL : &(struct tree_names){.frame = f}, w->ctx);
+    return r;
 }
 
 static void pop(struct walk *w)
@@ -189,7 +208,7 @@ static void visit_unlisted(struct walk *w, const struct tree_stat *st, int code)
 {
     bool descend;
     const struct tree_entry entry = {
-        .path = w->path, .name = path_base(w->path), .stat = *st, .fault = code};
+        .path = w->path, .name = path_base(w->path), .stat = *st, .fault = code, .dir_fd = -1};
     visit(w, &entry, &descend);
 }
 
@@ -236,7 +255,7 @@ static void step(struct walk *w)
     const char *record = f->names + f->order[f->next++] - 1;
     const size_t len = strlen(record + 1);
     const size_t at = f->path_len + (f->path_len > 0);
-    struct tree_entry entry = {.path = w->path, .name = w->path + at};
+    struct tree_entry entry = {.path = w->path, .name = w->path + at, .dir_fd = -1};
     CLEANUP(fd_closep) int fd = -1;
     bool descend;
 
@@ -247,6 +266,7 @@ static void step(struct walk *w)
         entry.fault = ENAMETOOLONG;
     else if (!look(f->fd, w->path + at, record[0] == DT_DIR, &entry, &fd))
         return;
+    entry.dir_fd = entry.fault ? -1 : fd;
     visit(w, &entry, &descend);
     if (!descend || fd < 0 || entry.fault != 0)
         return;
@@ -299,6 +319,12 @@ static struct walk *walk_new(const struct tree *t, const char *path)
 int tree_walk(
     const struct tree *t, const char *path, tree_visitor *visitor, void *ctx, struct err *e)
 {
+    return tree_walk_listed(t, path, visitor, NULL, ctx, e);
+}
+
+int tree_walk_listed(const struct tree *t, const char *path, tree_visitor *visitor,
+    tree_lister *listed, void *ctx, struct err *e)
+{
     struct stat st;
     struct tree_stat root;
     CLEANUP(fd_closep) int fd = -1;
@@ -313,6 +339,7 @@ int tree_walk(
     if (!w)
         return err_set(e, ENOMEM, "walk '%s'", tree_shown(path));
     w->visit = visitor;
+    w->listed = listed;
     w->ctx = ctx;
     r = push(w, fd_take(&fd), &root, strlen(path));
     if (r < 0)

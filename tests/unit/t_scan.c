@@ -182,6 +182,45 @@ static void test_rules(void **state)
     paths_expect(f, paths, 1, "+.siltignore !sub/a.py");
 }
 
+/* The last moment before a folder is listed: a rule and what it leaves out appear, or another kind
+ * of rule goes. */
+static void change_rules(void *ctx, const char *path, int dir_fd)
+{
+    struct fixture *f = ctx;
+    struct stat st, lent;
+    assert_int_equal(dir_fd >= 0, *path != '\0');
+    if (strcmp(path, "sub") != 0)
+        return;
+    assert_int_equal(fstatat(f->fd, path, &st, 0), 0);
+    assert_int_equal(fstat(dir_fd, &lent), 0);
+    assert_int_equal(lent.st_ino, st.st_ino);
+    make_file(f, "sub/.siltignore", "secret\n");
+    make_file(f, "sub/secret", "1");
+    (void)unlinkat(f->fd, "sub/.gitignore", 0);
+}
+
+static void test_rules_of_a_listing(void **state)
+{
+    struct fixture *f = *state;
+    make_dir(f, "sub");
+    make_dir(f, "sub/deep");
+    make_file(f, "sub/.gitignore", "*.log\n");
+    make_file(f, "sub/a.log", "1");
+    make_file(f, "sub/deep/b.log", "1");
+    struct scan s;
+    struct err e = ERR_INIT;
+    struct scan_config config = config_of(f);
+    config.entered = change_rules;
+    assert_int_equal(scan_all(&config, &s, &e), 0);
+    expect(&s, "+sub +sub/.siltignore +sub/a.log +sub/deep +sub/deep/b.log");
+    adopt(f, &s);
+    scan_release(&s);
+    /* The rules go with their file, also where only its folder is looked at. */
+    assert_int_equal(unlinkat(f->fd, "sub/.siltignore", 0), 0);
+    const char *paths[] = {"sub"};
+    paths_expect(f, paths, 1, "+sub/secret -sub/.siltignore");
+}
+
 static void test_left_out(void **state)
 {
     struct fixture *f = *state;
@@ -278,6 +317,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_life_of_a_tree),
         TEST(test_rules),
+        TEST(test_rules_of_a_listing),
         TEST(test_left_out),
         TEST(test_unreadable),
         TEST(test_paths),

@@ -125,6 +125,10 @@ static enum tree_visit compare(const struct tree_entry *entry, void *ctx)
     /* up to the last member: what fills the struct up behind it is nobody's */
     assert_memory_equal(
         &st, &entry->stat, offsetof(struct tree_stat, whiteout) + sizeof(st.whiteout));
+    struct stat lent = {.st_ino = 0};
+    assert_int_equal(entry->dir_fd >= 0, st.kind == TREE_DIR);
+    assert_int_equal(fstat(entry->dir_fd, &lent), entry->dir_fd >= 0 ? 0 : -1);
+    assert_int_equal(lent.st_ino, entry->dir_fd >= 0 ? st.ino : 0);
     return TREE_VISIT_GO;
 }
 
@@ -133,6 +137,37 @@ static void visits_tell_the_stat(void **state)
     struct fixture *f = *state;
     a_small_tree(f);
     assert_int_equal(tree_walk(f->t, "", compare, f, &f->e), 0);
+}
+
+static void tell_listing(const char *path, const struct tree_names *names, void *ctx)
+{
+    struct seen *s = ctx;
+    assert_int_equal(buf_addf(&s->text, "[%s", path), 0);
+    static const char *const asked[] = {"a.c", "A.C", "b", "a.cc", "2", ""};
+    for (size_t i = 0; names && i < sizeof(asked) / sizeof(asked[0]); i++) {
+        if (tree_names_may_have(names, asked[i]))
+            assert_int_equal(buf_addf(&s->text, ":%s", asked[i]), 0);
+    }
+    assert_int_equal(buf_adds(&s->text, "] "), 0);
+}
+
+/* Each directory once, an empty one too, before what it holds; one that is skipped is not. */
+static void listings_are_told(void **state)
+{
+    struct fixture *f = *state;
+    struct seen s;
+    a_small_tree(f);
+    make_dir(f->root, "skipped");
+    seen_init(&s, f);
+    s.at = "skipped";
+    s.then = TREE_VISIT_SKIP;
+    assert_int_equal(tree_walk_listed(f->t, "", see, tell_listing, &s, &f->e), 0);
+    assert_string_equal(buf_str(&s.text), "[:a.c:A.C:b] \x01 B a [a] a.c b [b:2] b/10 b/2 b/c "
+                                          "[b/c] b/c/x link loop pipe skipped \xff ");
+    buf_reset(&s.text);
+    assert_int_equal(tree_walk_listed(f->t, "b/c", see, tell_listing, &s, &f->e), 0);
+    assert_string_equal(buf_str(&s.text), "[b/c] b/c/x ");
+    buf_release(&s.text);
 }
 
 /* Needs an identity that modes apply to: root's own would read everything. */
@@ -377,6 +412,7 @@ int main(void)
         FIXTURE_TEST(order_skip_and_stop),
         FIXTURE_TEST(walks_that_cannot_begin),
         FIXTURE_TEST(visits_tell_the_stat),
+        FIXTURE_TEST(listings_are_told),
         FIXTURE_TEST(what_cannot_be_read_is_told),
         FIXTURE_TEST(depth_has_an_end),
         FIXTURE_TEST(length_has_an_end),

@@ -42,10 +42,10 @@ struct fixture {
     size_t dir_count;
 };
 
-static void entered(void *ctx, const char *path)
+static void entered(void *ctx, const char *path, int dir_fd)
 {
     struct fixture *f = ctx;
-    watch_add(f->watch, path);
+    watch_add(f->watch, path, dir_fd);
 }
 
 /* Scan these paths (none: everything), watching what is entered; note what was found. */
