@@ -40,9 +40,8 @@ struct state {
     int error_fd;  /* the program's exec error, or end of file */
     bool ended;
     bool around;   /* INIT_AROUND */
-    pid_t standby; /* 0: none; waits for go_fd to say that the next order is its own */
-    int standby_error_fd, go_fd;
-    bool handing; /* it reads the order: nobody else may, until it is the program */
+    struct standby *standby; /* NULL: none was made; else `program` is it, and becomes it */
+    bool handing; /* it reads the next order: nobody else may, until it is the program */
     struct job job;
     struct job ready; /* what was prepared; its descriptors are for whatever will run */
     struct hold hold;
@@ -117,31 +116,16 @@ static void program_ended(struct state *s, int status, const struct rusage *usag
 
 static void stand_by(struct state *s)
 {
-    s->standby = job_stand_by(&s->standby_error_fd, &s->go_fd);
-    if (s->standby < 0)
-        s->standby = 0; /* the program will be forked */
+    s->program = job_stand_by(&s->standby, &s->error_fd);
+    if (s->program < 0)
+        s->program = 0; /* it will be forked */
+    s->handing = s->program > 0;
 }
 
-static bool next_is_run(void)
+/* It ended before there was an order for it: nothing but the memory limit can have struck it. */
+static bool ended_idle(const struct state *s)
 {
-    struct init_order order;
-    return recv(INIT_FD, &order, sizeof order, MSG_PEEK | MSG_DONTWAIT) == (ssize_t)sizeof order &&
-           order.kind == INIT_RUN;
-}
-
-/* The order is for it, if it is there. False: it is for whoever asks. */
-static bool hand_over(struct state *s)
-{
-    if (!s->standby || s->ready.argv || !next_is_run())
-        return false;
-    s->program = s->standby;
-    s->error_fd = s->standby_error_fd;
-    s->handing = true;
-    s->standby = 0;
-    if (write(s->go_fd, "", 1) != 1)
-        end();
-    (void)close(s->go_fd);
-    return true;
+    return s->standby && !atomic_load(&s->standby->taken);
 }
 
 /* ---- the program that was prepared */
@@ -231,9 +215,9 @@ static void reap(struct state *s)
         }
         if (pid == s->hold.pid)
             hold_forget(&s->hold);
-        if (pid == s->standby)
-            end(); /* nothing but the memory limit can have struck it */
         if (pid == s->program && !s->ended) {
+            if (ended_idle(s))
+                end();
             s->handing = false;
             program_ended(s, status, &usage);
         }
@@ -257,7 +241,7 @@ static void obey(struct state *s)
         prepare(s);
         break;
     case INIT_STAND_BY:
-        if (s->program || s->ready.argv || s->around || s->standby)
+        if (s->program || s->ready.argv || s->around)
             end();
         stand_by(s);
         break;
@@ -296,7 +280,7 @@ static void turn(struct state *s, int signals)
         s->handing = false;
     if (fds[0].revents && s->handing)
         end(); /* closed */
-    if (fds[0].revents && !hand_over(s))
+    if (fds[0].revents)
         obey(s);
 }
 

@@ -15,7 +15,8 @@
  *                    wanted. It is started and held before it can see or do anything (init_hold.h)
  *
  *     INIT_STAND_BY  at most once, before INIT_RUN and instead of INIT_PREPARE: a process for the
- *                    program is made, so that only the program's own start is left to be done
+ *                    program is made. It reads INIT_RUN itself, which must be the next order, so
+ *                    that only the program's own start is left to be done
  *
  *     INIT_RUN       with body_len bytes (cwd, argv, environment, each ended by NUL) and three
  *                    descriptors (SCM_RIGHTS), or with none: those of INIT_PREPARE. If what it says

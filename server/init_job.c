@@ -178,30 +178,32 @@ pid_t job_launch(const struct job *job, enum job_how how, int *ret_error)
     return pid;
 }
 
-pid_t job_stand_by(int *ret_error, int *ret_go)
+static int read_own_order(struct standby *shared, struct job *job)
 {
-    int error_fds[2], go[2];
-    if (pipe2(go, O_CLOEXEC) < 0)
+    struct init_order order;
+    if (!job_read_order(&order, job->fds) || order.kind != INIT_RUN || !job_read(&order, job))
+        return EPROTO;
+    atomic_store(&shared->taken, true);
+    return 0;
+}
+
+pid_t job_stand_by(struct standby **ret, int *ret_error)
+{
+    int error_fds[2];
+    struct standby *shared =
+        mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED)
         return -1;
+    atomic_store(&shared->taken, false);
     pid_t pid = fork_with(error_fds);
     if (pid == 0) {
-        struct init_order order;
         struct job job = {.fds = {-1, -1, -1}};
-        char byte;
         int error = make_ready(JOB_FILTERED);
-        (void)close(go[1]);
-        if (read(go[0], &byte, 1) != 1)
-            _exit(0); /* it is not wanted */
-        if (!error && (!job_read_order(&order, job.fds) || !job_read(&order, &job)))
-            error = EPROTO;
+        if (!error)
+            error = read_own_order(shared, &job);
         give_up(error_fds[1], error ? error : become(&job));
     }
-    int saved = errno;
-    (void)close(go[0]);
+    *ret = pid > 0 ? shared : NULL;
     *ret_error = pid > 0 ? error_fds[0] : -1;
-    *ret_go = go[1];
-    if (pid < 0)
-        (void)close(go[1]);
-    errno = saved;
     return pid;
 }

@@ -6,6 +6,7 @@
 #ifndef SERVER_INIT_JOB_H
 #define SERVER_INIT_JOB_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -33,10 +34,15 @@ enum job_how {
  * wrong with it is known only after it tried to execute: *ret_error then gives an int, the errno,
  * or ends. */
 pid_t job_launch(const struct job *job, enum job_how how, int *ret_error);
+/* What process 1 knows of a process that stands by; the program that it becomes has no access. */
+struct standby {
+    atomic_bool taken; /* it has its order */
+};
+
 /* A process that has everything a program needs but the program, so that a fork and the loading of
- * the filter are over when one comes. A byte into *ret_go: the next order on INIT_FD, which must be
- * INIT_RUN, is read by it and by nobody else until *ret_error ends or gives the errno. When *ret_go
- * is closed it goes away. */
-pid_t job_stand_by(int *ret_error, int *ret_go);
+ * the filter are over when one comes. From now on the next order on INIT_FD, which must be INIT_RUN,
+ * is read by it and by nobody else until *ret_error ends or gives the errno: no other process has to
+ * be woken for it. Returns its pid or -1. */
+pid_t job_stand_by(struct standby **ret, int *ret_error);
 
 #endif

@@ -547,6 +547,56 @@ static void test_killed_server(void **state)
     container_engine_free(g);
 }
 
+/* The process that stands by: silt-init's only child. 0 while there is none. */
+static pid_t find_standby(const struct container *c)
+{
+    char wanted[64], path[300], text[512];
+    pid_t found = 0;
+    (void)snprintf(wanted, sizeof wanted, "(.silt-init) S %d ", (int)c->init);
+    DIR *proc = opendir("/proc");
+    assert_non_null(proc);
+    for (struct dirent *d; !found && (d = readdir(proc));) {
+        (void)snprintf(path, sizeof path, "/proc/%s/stat", d->d_name);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
+        if (fd >= 0)
+            (void)close(fd);
+        text[n > 0 ? n : 0] = '\0';
+        if (strstr(text, wanted))
+            found = (pid_t)strtol(d->d_name, NULL, 10);
+    }
+    (void)closedir(proc);
+    return found;
+}
+
+/* As the memory limit would: there is no program yet, so nothing may look like the end of one. */
+static void test_stand_by_that_died(void **state)
+{
+    struct fixture *f = *state;
+    struct err e = ERR_INIT;
+    char id[32];
+    struct container_spec spec = fixture_spec(f, id);
+    struct container *c = fixture_new(f, &spec);
+    pid_t pid = 0;
+    for (int i = 0; i < 6000 && (pid = find_standby(c)) == 0; i++)
+        (void)usleep(10000);
+    assert_true(pid > 1);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    struct pollfd ended = {.fd = container_fd(c), .events = POLLIN};
+    assert_int_equal(poll(&ended, 1, 60000), 1);
+    const struct container_process process = {.argv = (const char *const[]){"true", NULL},
+        .env = fixture_env,
+        .cwd = "/",
+        .stdin_fd = 0,
+        .stdout_fd = 1,
+        .stderr_fd = 2};
+    struct container_exit exit = {.lost = true};
+    if (container_start(c, &process, &e) == 0) /* the runtime may still hold the other end */
+        assert_int_equal(container_wait(c, &exit, &e), 0);
+    assert_true(exit.lost);
+    container_free(c);
+}
+
 static int setup_stand_by(void **state)
 {
     int r = fixture_setup(state);
@@ -573,6 +623,7 @@ static int tests(void)
         cmocka_unit_test(test_nothing_is_left),
         cmocka_unit_test(test_killed_server),
     };
+    const struct CMUnitTest waiting[] = {cmocka_unit_test(test_stand_by_that_died)};
     const struct CMUnitTest engine[] = {
         cmocka_unit_test(test_etc_is_enough),
         cmocka_unit_test(test_refusals),
@@ -582,7 +633,8 @@ static int tests(void)
     };
     return cmocka_run_group_tests(engine, fixture_setup, fixture_teardown) +
            cmocka_run_group_tests(life, fixture_setup, fixture_teardown) +
-           cmocka_run_group_tests_name("stand by", life, setup_stand_by, fixture_teardown);
+           cmocka_run_group_tests_name("stand by", life, setup_stand_by, fixture_teardown) +
+           cmocka_run_group_tests_name("waiting", waiting, setup_stand_by, fixture_teardown);
 }
 
 int main(void)
