@@ -181,11 +181,12 @@ static void peer_read(struct control *c, struct peer *p, control_handler *handle
 void control_ready(
     struct control *c, const struct pollfd *fds, unsigned count, control_handler *handle, void *ctx)
 {
+    bool knocks = false;
     for (unsigned i = 0; i < count; i++) {
         if (!fds[i].revents)
             continue;
         if (fds[i].fd == c->fd) {
-            peer_accept(c);
+            knocks = true;
             continue;
         }
         for (size_t k = 0; k < CONTROL_PEERS_MAX; k++) {
@@ -201,6 +202,10 @@ void control_ready(
             break;
         }
     }
+    /* Last: a new one may get the number of a descriptor that was closed since it was put into the
+     * list, and what poll said of that one would be taken for his. */
+    if (knocks)
+        peer_accept(c);
 }
 
 static struct peer *peer_by_number(const struct control *c, uint64_t number)

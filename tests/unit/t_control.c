@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -162,6 +163,28 @@ static void test_nobody(void **state)
     json_decref(request);
 }
 
+/* Between poll's list and its result a peer may be found dead and closed: who comes in that moment gets
+ * its descriptor's number, and what is reported for the dead one does not concern him. */
+static void test_number_again(void **state)
+{
+    struct fixture *f = *state;
+    struct pollfd fds[CONTROL_PEERS_MAX + 1];
+    pid_t dies = ask(f, "late", 0);
+    while (!f->late)
+        serve(f);
+    unsigned count = control_fds(f->control, fds, CONTROL_PEERS_MAX + 1);
+    assert_int_equal(kill(dies, SIGKILL), 0);
+    assert_int_equal(waitpid(dies, NULL, 0), dies);
+    control_send_bytes(f->control, f->late, "x", 1);
+    assert_false(control_has_peer(f->control, f->late));
+    pid_t comes = ask(f, "hello", 0);
+    do
+        assert_true(poll(fds, count, 20) >= 0);
+    while (!(fds[0].revents & POLLIN));
+    control_ready(f->control, fds, count, handle, f);
+    serve_until_exit(f, comes);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -169,6 +192,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_answers),
         TEST(test_nobody),
+        TEST(test_number_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
