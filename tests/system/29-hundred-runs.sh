@@ -94,7 +94,8 @@ calm() {
 check "no descriptors and threads are left (before: $fds_before, $tasks_before)" wait_until 20 calm
 below "no more bundles than containers" "$(containers | wc -l)" "$(bundles | wc -l)"
 same "no orphan of a program" '' "$(pgrep -f 'sleep 1000' -P 1 | head -n 1)"
-check "nothing is staged" wait_until 10 test -z "$(staging_leftovers)"
+none_staged() { [ -z "$(staging_leftovers)" ]; }
+check "nothing is staged" wait_until 10 none_staged
 same "no cgroup but those of containers" '' "$(server_cgroups | while read -r dir; do
     [ "$(find "$dir" -mindepth 1 -maxdepth 1 -type d | wc -l)" -le "$(containers | wc -l)" ] || echo "$dir"
 done)"

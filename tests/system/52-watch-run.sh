@@ -58,17 +58,19 @@ kill -INT "$one"
 check "Ctrl-C stops it" wait_until 20 shows 'Ctrl-C leaves' one.err
 check "on the server too" wait_until 20 none_runs
 check "silt goes on" not ended "$one"
+ends=$(shown 'exit 0' one.err)
 echo 'print("take 6")' >main.py
 check "and runs again" wait_until 20 shows 'take 6' one.out
-wait_until 20 none_runs
-wait_until 20 test "$(grep -c 'exit 0' "$TMP/one.err")" -ge 6
+# Before that Ctrl-C would stop the run.
+check "to the end" wait_until 20 shows 'exit 0' one.err $((ends + 1))
 
 stop_server
+ends=$(shown 'exit 0' one.err)
 echo 'print("take 7")' >main.py
 check "a change while the server is away cannot be run" wait_until 30 shows 'no server answers' one.err
 start_server
 check "it is once the server is back" wait_until 30 shows 'take 7' one.out
-wait_until 20 none_runs
+check "to the end as well" wait_until 20 shows 'exit 0' one.err $((ends + 1))
 SILT_PID=$one
 end_silt INT
 same "Ctrl-C without a run leaves" 0 "$code"

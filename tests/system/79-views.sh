@@ -211,7 +211,8 @@ head -c 3M /dev/urandom >"$TMP/big"
 rest PUT "/v1/sandboxes/$SB/files/big" --data-binary "@$TMP/big" >/dev/null
 run '{"command":"head -c 2M /dev/zero | tr 0 x >more; ls","view":"snapshot","keep":"never"}'
 same 'a workspace with its snapshot' 'big more' "$(field stdout | xargs)"
-check 'one that takes too much is not kept for the next' wait_until 10 test -z "$(ls "$DATA/staging/$SB/views")"
+none_kept() { [ -z "$(ls "$DATA/staging/$SB/views")" ]; }
+check 'one that takes too much is not kept for the next' wait_until 10 none_kept
 run '{"command":"head -c 20M /dev/zero >more && sleep 60; sleep 60","keep":"never"}'
 same 'what a run writes above it counts' workspace "$(field 'limits_hit|join(" ")')"
 rest PUT "/v1/sandboxes/$SB/files/big2" --data-binary "@$TMP/big" >/dev/null
