@@ -4,7 +4,7 @@
 # deletions, runs; a change that finds no room says so; and once there is room everything goes on by
 # itself, with no change and no record lost.
 if [ "$(id -u)" -ne 0 ]; then
-    echo "ok - only root can mount a small disk"
+    echo "ok - skipped: only root can mount a small disk"
     exit 0
 fi
 # In a mount namespace of its own nothing is left, whatever happens.
