@@ -91,9 +91,11 @@ run '{"command":"cat n","after":{"client":"lk_a.1","seq":4}}'
 same 'a run after a set that is there' 4 "$(field stdout)"
 run '{"command":"cat n","after":{"client":"lk_a.1","seq":2}}'
 expect 'a run after a set that was refused' 409 barrier_refused
-(sleep 0.5; rest POST "/v1/sandboxes/$SB/changes" -d '{"client":"lk_a.1","seq":5,"ops":[{"op":"put","path":"n","text":"5"}]}' >/dev/null) &
-OWN_PIDS="$OWN_PIDS $!"
-run '{"command":"cat n","after":{"client":"lk_a.1","seq":5}}'
+run '{"command":"cat n","after":{"client":"lk_a.1","seq":5},"detach":true}'
+id=$(field id)
+sleep 1
+rest POST "/v1/sandboxes/$SB/changes" -d '{"client":"lk_a.1","seq":5,"ops":[{"op":"put","path":"n","text":"5"}]}' >/dev/null
+call GET "/v1/runs/$id?wait_ms=60000"
 same 'a run waits for a set that is on its way' 5 "$(field stdout)"
 check 'and says how long' test "$(field 'barrier_ms|floor')" -ge 100
 run '{"filename":"late.py","changes":{"ops":[{"op":"put","path":"late.py","text":"print(6)"}]}}'

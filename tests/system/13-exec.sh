@@ -176,9 +176,11 @@ call GET "/v1/runs/$id?wait_ms=20000"
 same 'it was cancelled' cancelled "$(field status)"
 call POST "/v1/runs/$id/cancel"
 expect 'once more does no harm' 200
-run '{"command":"sleep 1; echo done","wait_ms":100}'
+run '{"command":"until [ -e go-on ]; do sleep 0.02; done; echo done","wait_ms":100}'
 check 'wait_ms answers with what there is' grep -qE 'running|queued' <<<"$(field status)"
-call GET "/v1/runs/$(field id)?wait_ms=20000"
+id=$(field id)
+put go-on ''
+call GET "/v1/runs/$id?wait_ms=20000"
 same 'and one can wait again' done "$(field stdout)"
 
 # Deleting a sandbox ends what runs in it

@@ -53,9 +53,14 @@ call GET "/v1/runs/$id/events" -H 'Last-Event-ID: x'
 expect 'a Last-Event-ID that is none' 422 invalid_value
 
 # Lines of JSON, bytes, characters cut in two
-call POST "$X" -H 'Accept: application/x-ndjson' -d '{"command":"printf \"\\303\"; sleep 0.2; printf \"\\274\"; sleep 0.2; printf \"\\377\""}'
-same 'a character that was written in two pieces' '["ü"]' "$(jq -sc 'map(select(.event=="stdout" and .text)|.text)' <<<"$body")"
-same 'a byte that is no character' '["/w=="]' "$(jq -sc 'map(select(.base64)|.base64)' <<<"$body")"
+# What is no character comes only after the one before it was read: read together they would be one event.
+start_stream "$TMP/pieces" -H 'Accept: application/x-ndjson' \
+    -d '{"command":"printf \"\\303\"; sleep 0.2; printf \"\\274\"; until [ -e more ]; do sleep 0.02; done; printf \"\\377\""}'
+check 'a character that was written in two pieces' wait_until 30 grep -q '"text":"ü"' "$TMP/pieces"
+put more ''
+wait "$STREAM"
+same 'is one' '["ü"]' "$(jq -sc 'map(select(.event=="stdout" and .text)|.text)' "$TMP/pieces")"
+same 'a byte that is no character' '["/w=="]' "$(jq -sc 'map(select(.base64)|.base64)' "$TMP/pieces")"
 call POST "$X" -H 'Accept: application/x-ndjson' -d '{"command":"for i in $(seq 1 500); do echo out $i; echo err $i >&2; done"}'
 same 'nothing is lost, in order' "$(seq -f 'out %g' 500)" "$(jq -sr 'map(select(.event=="stdout").text)|join("")' <<<"$body")"
 
@@ -85,10 +90,15 @@ check 'a detached run goes on' wait_until 10 state "$id" succeeded
 same 'to its end' '"x\ny\n"' "$(rest GET "/v1/runs/$id" | json - 'stdout|tojson')"
 
 # Joining
-run '{"command":"echo one; sleep 1; echo two","detach":true}'
+run '{"command":"echo one; until [ -e two ]; do sleep 0.02; done; echo two","detach":true}'
 id=$(field id)
-call GET "/v1/runs/$id/events" -H 'Accept: application/x-ndjson'
-same 'one can join a run that goes on' '["one\n","two\n"]' "$(jq -sc 'map(select(.text).text)' <<<"$body")"
+curl -sN --max-time 60 -H 'Accept: application/x-ndjson' "$URL/v1/runs/$id/events" >"$TMP/joined" &
+STREAM=$!
+OWN_PIDS="$OWN_PIDS $STREAM"
+wait_until 30 grep -q '"text":"one' "$TMP/joined"
+put two ''
+wait "$STREAM"
+same 'one can join a run that goes on' '["one\n","two\n"]' "$(jq -sc 'map(select(.text).text)' "$TMP/joined")"
 
 # A slow reader: the program writes 20 MB, far more than any buffer, and must end long before the client
 # has read it.

@@ -56,7 +56,8 @@ OWN_PIDS="$OWN_PIDS $!"
 waited_for() { rest GET '/v1/runs?status=running' | jq -r --arg id "$id" '.items[].id | select(. != $id)'; }
 recorded() { other=$(waited_for) && [ -n "$other" ] && cat "$DATA"/silt.db* | grep -qa "$other"; }
 check 'a run whose client waits is recorded too, if it takes its time' wait_until 10 recorded
-sleep 1.2 # what a run printed reaches the disk within a second
+on_disk() { find "$DATA/runs" -type f -path "*$id*" -exec cat {} + | grep -qa begun; }
+check 'what it printed reaches the disk while it runs' wait_until 30 on_disk
 kill_server
 start_server
 call GET "/v1/runs/$id"

@@ -53,9 +53,12 @@ silt sync >/dev/null 2>&1
 ready() { grep -q ready "$1"; }
 ROUNDS=3
 [ -z "${GUEST:-}" ] || ROUNDS=4
+# On a busy machine a second write may come a tick late, in all rounds: then there are some more.
+MOST=$ROUNDS
+[ -z "${GUEST:-}$COARSE" ] || MOST=30
 
 racy=0 stale=''
-for ((i = 0; i < ROUNDS; i++)); do
+for ((i = 0; i < ROUNDS || (i < MOST && racy == 0); i++)); do
     python3 "$TMP/race.py" "$PWD/file" >"$TMP/race.out" &
     writer=$!
     wait_until 60 ready "$TMP/race.out"
@@ -67,7 +70,7 @@ for ((i = 0; i < ROUNDS; i++)); do
     got=$(cat "$(workspace)/file")
     [ "$got" = "$last" ] || stale+=" $i: $got for $last ($stamp)"
 done
-same "agent: $ROUNDS second edits right after the first was read, $racy within its tick: all seen" '' "$stale"
+same "agent: $i second edits right after the first was read, $racy within its tick: all seen" '' "$stale"
 [ -z "${GUEST:-}$COARSE" ] || check 'agent: some were within a tick' test "$racy" -gt 0
 
 # Only a machine of our own has a clock that we may set, and a queue that we may shorten for everybody.
@@ -123,7 +126,7 @@ fi
 SB=$(sandbox)
 hash_of() { rest GET "/v1/sandboxes/$SB/files" | jq -r ".items[] | select(.path == \"$1\") | .hash"; }
 racy=0 stale=''
-for ((i = 0; i < ROUNDS; i++)); do
+for ((i = 0; i < ROUNDS || (i < MOST && racy == 0); i++)); do
     run '{"command":["python3","race.py","made"],"detach":true}'
     racer=$(field id)
     started() { rest GET "/v1/runs/$racer/stdout" | grep -q ready; }
@@ -135,7 +138,7 @@ for ((i = 0; i < ROUNDS; i++)); do
     put "copy" "$last"$'\n'
     [ "$(hash_of made)" = "$(hash_of copy)" ] || stale+=" $i: $(hash_of made), not $(hash_of copy), for $last ($stamp)"
 done
-same "server: $ROUNDS second writes right after the first was read, $racy within its tick: all seen" '' "$stale"
+same "server: $i second writes right after the first was read, $racy within its tick: all seen" '' "$stale"
 [ -z "${GUEST:-}$COARSE" ] || check 'server: some were within a tick' test "$racy" -gt 0
 if [ -n "$COARSE" ]; then
     stop_server

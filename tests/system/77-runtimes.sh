@@ -23,8 +23,8 @@ for runtime in crun runc runsc; do
         continue
     fi
     start_server --runtime $runtime --images "$TMP/images"
-    start_ms=1000
-    [ $runtime = runsc ] && start_ms=4000 # its kernel starts within the program's time
+    start_ms=3000
+    [ $runtime = runsc ] && start_ms=10000 # its kernel starts within the program's time
     [ -z "${GUEST:-}" ] || start_ms=$((start_ms * 8)) # an emulated processor is slow
     engine_table $runtime "$runtime " $start_ms
     new_sandbox '{"image":"tiny"}'

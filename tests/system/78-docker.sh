@@ -74,7 +74,7 @@ docker POST /containers/create -H 'Content-Type: application/json' \
 
 use=(--engine docker --docker-socket "$SOCKET" --docker-image silt-test)
 start_server "${use[@]}"
-engine_table docker 'docker ' 1000 1073741824
+engine_table docker 'docker ' 5000 1073741824
 same 'what is in the image decides' interpreter_missing "$(put a.js '1'; run '{"filename":"a.js"}'; field error.code)"
 run '{"command":"cat /proc/self/status /proc/self/mounts; ls -a /dev/.silt /run /var/run 2>&1"}'
 status=$(field stdout)
