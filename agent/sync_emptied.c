@@ -85,8 +85,9 @@ int sync_emptied(struct sync *s, struct scan *found, struct err *e)
     if (s->config.allow_empty)
         return 0;
     size_t gone = files_gone(s, found);
-    if (!m->held_ns && now - m->gone_ns > QUIET_NS)
-        m->before = manifest_files(index_manifest(s->index));
+    size_t files = manifest_files(index_manifest(s->index));
+    if (!m->held_ns && files > m->before)
+        m->before = files;
     if (gone)
         m->gone_ns = now;
     if (!m->decide && s->patient && gone && (m->held_ns || is_most(s, found, gone))) {
@@ -95,6 +96,21 @@ int sync_emptied(struct sync *s, struct scan *found, struct err *e)
     }
     int r = check_emptied(s, found, gone, e);
     if (m->decide)
-        *m = (struct sync_emptying){.held_ns = r < 0 ? now : 0, .before = m->before};
+        *m = (struct sync_emptying){.held_ns = r < 0 ? now : 0,
+            .before = r < 0 ? m->before : files - gone,
+            .gone_ns = m->gone_ns};
     return r;
+}
+
+void sync_emptied_heard(struct sync *s, uint64_t heard_ns)
+{
+    struct sync_emptying *m = &s->emptying;
+    if (!m->held_ns && heard_ns > m->gone_ns + QUIET_NS)
+        m->before = manifest_files(index_manifest(s->index));
+}
+
+bool sync_emptied_decides(const struct sync *s, uint64_t heard_ns, bool all)
+{
+    const struct sync_emptying *m = &s->emptying;
+    return m->due_ns && heard_ns >= m->due_ns && (all || heard_ns >= m->held_ns + HELD_MOST_NS);
 }

@@ -209,6 +209,11 @@ void sync_end_contests(struct sync *s);
 /* Of what a scan found, take out deletions that look like the end of the project: see there.
  * -ENOTEMPTY with a sentence if it was emptied. */
 int sync_emptied(struct sync *s, struct scan *found, struct err *e) WARN_UNUSED;
+/* A watcher that stood still knows nothing of that time, so it says until when it has heard of
+ * everything. All of that was looked at: were deletions long enough ago for others to be a new matter? */
+void sync_emptied_heard(struct sync *s, uint64_t heard_ns);
+/* Is it time to decide about what is held? `all`: all of what was heard was looked at. */
+bool sync_emptied_decides(const struct sync *s, uint64_t heard_ns, bool all);
 
 /* ---- sync_ops.c */
 /* Append what the item means now to the set; nothing if it means nothing any more. */

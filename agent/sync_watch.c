@@ -247,7 +247,9 @@ static int turn_ms(const struct sync_loop *l)
         next = settle_us * 1000;
     if (can_send && !s->away && (l->rescan || (s->unsettled && !s->flying_count)))
         next = now;
-    if (s->emptying.due_ns && can_send && !s->away && s->emptying.due_ns < next)
+    /* What waits is looked at first, and wakes us. */
+    bool held = s->emptying.due_ns && settle_us == SETTLE_NEVER;
+    if (held && can_send && !s->away && s->emptying.due_ns < next)
         next = s->emptying.due_ns;
     if (s->away && l->retry_at_ns < next)
         next = l->retry_at_ns;
@@ -264,6 +266,7 @@ static int wait_and_hear(struct sync_loop *l, int timeout_ms)
     int r = client_step(l->s->config.client, fds, count + 1, timeout_ms, l->e);
     if (r < 0)
         return r;
+    l->heard_ns = io_now_ns();
     do
         r = watch_drain(l->watch, sync_loop_hear, l, l->e);
     while (r == 1 && !l->stop);

@@ -42,6 +42,7 @@ struct sync_loop {
     struct sync_waiter waiters[SYNC_WAITERS_MAX];
     uint64_t begun_wall_ns;
 
+    uint64_t heard_ns; /* what happened until then was heard */
     bool rescan;      /* everything must be scanned */
     bool look_around; /* the folders without watches must be scanned */
     uint64_t poll_at_ns, audit_at_ns;

@@ -137,7 +137,11 @@ void sync_loop_scan(struct sync_loop *l)
     s->seen_ns = 0;
     if (now >= l->poll_at_ns || l->look_around)
         look_around(l);
-    if (s->emptying.due_ns && (now >= s->emptying.due_ns || sync_loop_somebody_waits(l)))
+    bool all = settle_count(l->settle) == 0;
+    if (all && !l->rescan)
+        sync_emptied_heard(s, l->heard_ns);
+    if (sync_emptied_decides(s, l->heard_ns, all) ||
+        (s->emptying.due_ns && sync_loop_somebody_waits(l)))
         l->rescan = s->emptying.decide = true;
     if (sync_loop_audit_due(l))
         sync_loop_audit_begin(l);

@@ -12,7 +12,7 @@ same 'time: status' timed_out "$(field status)"
 same 'time: flag' true "$(field timed_out)"
 same 'time: limit' '["wall"]' "$(field 'limits_hit|tojson')"
 same 'time: what it printed is kept' before "$(field stdout)"
-check 'time: it ends by its limit, not by itself' test "$(field 'wall_ms|floor')" -lt 200000
+check 'time: it ends soon' test "$(field 'wall_ms|floor')" -lt 7000
 run '{"command":"trap \"\" TERM; while :; do sleep 1; done","limits":{"wall_ms":300}}'
 same 'a program that ignores TERM is killed' SIGKILL "$(field signal)"
 same 'and timed out all the same' timed_out "$(field status)"
@@ -20,7 +20,7 @@ run '{"command":"trap \"echo cleaned; exit 0\" TERM; while :; do sleep 0.05; don
 same 'TERM comes first, for cleaning up' cleaned "$(field stdout)"
 run '{"command":"setsid sh -c \"trap \\\"\\\" TERM HUP; while :; do sleep 1; done\" & while :; do :; done","limits":{"cpu_ms":300}}'
 same 'CPU time' '["cpu"]' "$(field 'limits_hit|tojson')"
-check 'CPU time: long before its wall time' test "$(field 'cpu_ms|floor')" -lt 20000
+check 'CPU time: it ends soon' test "$(field 'cpu_ms|floor')" -lt 3000
 
 if rest GET /v1/info | jq -e .engine.limits_memory >/dev/null; then
     run '{"command":["python3","-c","x = bytearray(400 << 20)"],"limits":{"memory_bytes":67108864}}'

@@ -74,16 +74,16 @@ run '{"command":"cp /usr/bin/id /workspace/me; chmod 6755 me; ./me -u; ./me -ru"
 same '[29] a set-id program is nobody else' '1000 1000' "$(field stdout | xargs)"
 
 # [9][10][14][15][16] Programs that do not want to end
-timed() { # TEXT JSON: the run ends at its limit
+timed() { # TEXT JSON: the run ends at its limit of 400 ms (2 s where it prints first)
     run "$2"
     same "$1" 'timed_out' "$(field status)"
-    check "$1: by its limit, not by itself" test "$(field 'wall_ms|floor')" -lt 200000
+    check "$1: promptly" test "$(field 'wall_ms|floor')" -lt "${3:-4000}"
 }
 timed '[10] a daemon that ignores TERM' \
     '{"command":"trap \"\" TERM HUP INT; (setsid sh -c \"trap \\\"\\\" TERM HUP INT; sleep 300\" </dev/null >/dev/null 2>&1 &); sleep 300","limits":{"wall_ms":400}}'
 timed '[14] a program that closed its output' '{"command":"exec <&- >&- 2>&-; sleep 300","limits":{"wall_ms":400}}'
 timed '[14] a program that stopped itself' '{"command":"kill -STOP $$","limits":{"wall_ms":400}}'
-timed '[13] output without end, on both' '{"command":"(yes >&2 &); yes","limits":{"wall_ms":2000,"output_bytes":10000}}'
+timed '[13] output without end, on both' '{"command":"(yes >&2 &); yes","limits":{"wall_ms":2000,"output_bytes":10000}}' 5600
 same '[13] and no more of it is kept than asked for' '10000 10000' "$(field '"\(.stdout|length) \(.stderr|length)"')"
 program '{"limits":{"wall_ms":600,"pids":64}}' <<'P'
 import os
@@ -94,7 +94,7 @@ P
 check '[9] a bomb of forks ends' grep -qE 'timed_out|failed' <<<"$(field status)"
 run '{"command":"(setsid sleep 300 &); (sleep 300 &); echo done"}'
 same '[10] children that keep the output open do not keep the run' 'succeeded done' "$(field status) $(field stdout)"
-check '[10] it ends without them' test "$(field 'wall_ms|floor')" -lt 200000
+check '[10] it ends at once' test "$(field 'wall_ms|floor')" -lt 2000
 run '{"command":"cat; echo end"}'
 same '[16] input ends' end "$(field stdout)"
 if limited limits_memory; then
