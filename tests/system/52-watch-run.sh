@@ -24,7 +24,7 @@ two=$SILT_PID
 check "a second one runs through the first one's watcher" wait_until 30 shows 'take 1' two.out
 contains "and says so" "watcher that is there" "$(cat "$TMP/two.err")"
 
-echo 'print("take 2")' >main.py
+replace main.py 'print("take 2")'
 check "a change runs again" wait_until 20 shows 'take 2' one.out
 contains "and is named" "main.py · changed" "$(cat "$TMP/one.err")"
 echo 'A = 2' >src/a.py
@@ -35,38 +35,38 @@ same "--on: no other change" 2 "$(shown 'take 2' two.out)"
 
 # What is no change: a touch, what is ignored, what the run itself writes.
 runs() { rest GET "/v1/runs?sandbox=$(sandbox)&limit=200" | json - 'items | length'; }
-printf 'open("made.txt", "a").write("x")\nprint("take 3")\n' >main.py
+replace main.py $'open("made.txt", "a").write("x")\nprint("take 3")'
 check "a program that writes files" wait_until 20 shows 'take 3' one.out
 wait_until 20 shows 'exit 0' one.err 4
 before=$(runs)
 touch main.py && mkdir -p out && echo x >out/x && chmod 644 src/a.py
 silt sync >/dev/null
-echo 'print("take 4")' >main.py
+replace main.py 'print("take 4")'
 check "the next change runs again" wait_until 20 shows 'take 4' one.out
 same "what was none did not" $((before + 1)) "$(runs)"
 
-printf 'import time\nprint("take long", flush=True)\ntime.sleep(100)\n' >main.py
+replace main.py $'import time\nprint("take long", flush=True)\ntime.sleep(100)'
 check "a run that goes on" wait_until 20 shows 'take long' one.out
-echo 'print("take 5")' >main.py
+replace main.py 'print("take 5")'
 check "is replaced by the next" wait_until 20 shows 'take 5' one.out
 none_runs() { [ "$(rest GET "/v1/runs?sandbox=$(sandbox)&status=running" | json - 'items | length')" = 0 ]; }
 check "and does not go on" wait_until 20 none_runs
 
-printf 'import time\nprint("take slow", flush=True)\ntime.sleep(100)\n' >main.py
+replace main.py $'import time\nprint("take slow", flush=True)\ntime.sleep(100)'
 check "a run that is to be stopped" wait_until 20 shows 'take slow' one.out
 kill -INT "$one"
 check "Ctrl-C stops it" wait_until 20 shows 'Ctrl-C leaves' one.err
 check "on the server too" wait_until 20 none_runs
 check "silt goes on" not ended "$one"
 ends=$(shown 'exit 0' one.err)
-echo 'print("take 6")' >main.py
+replace main.py 'print("take 6")'
 check "and runs again" wait_until 20 shows 'take 6' one.out
 # Before that Ctrl-C would stop the run.
 check "to the end" wait_until 20 shows 'exit 0' one.err $((ends + 1))
 
 stop_server
 ends=$(shown 'exit 0' one.err)
-echo 'print("take 7")' >main.py
+replace main.py 'print("take 7")'
 check "a change while the server is away cannot be run" wait_until 30 shows 'no server answers' one.err
 start_server
 check "it is once the server is back" wait_until 30 shows 'take 7' one.out

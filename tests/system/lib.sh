@@ -22,6 +22,8 @@
 #     json FILE|- PATH            a member, by jq's path, whose first dot may be left out: json - 'runs[0].id'
 #     rest METHOD PATH [CURL…]    a request to the server; prints the body, sets nothing
 #     wait_until SECONDS COMMAND…
+#     replace PATH TEXT           the file appears or changes at once: where a save is counted. A shell's own
+#                                 `echo >PATH` empties it first, and may be held up before it writes.
 #     new_project NAME            an empty folder $TMP/NAME with a pyproject.toml; goes there
 #     sandbox · workspace         the sandbox of the project in this folder, and its folder on the server
 #     same_tree TEXT [DIFF OPTION…]   the project here and its workspace hold the same
@@ -299,6 +301,8 @@ try() {
     code=$?
     out=$(cat "$TMP/try.out") err=$(cat "$TMP/try.err")
 }
+
+replace() { printf '%s\n' "$2" >"$TMP/saved" && mv "$TMP/saved" "$1"; }
 
 new_project() {
     mkdir -p "$TMP/$1"
