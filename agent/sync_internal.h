@@ -156,8 +156,8 @@ struct sync {
     /* Each folder that a scan enters: as in scan.h. */
     void (*entered)(void *ctx, const char *path, int dir_fd);
     void *entered_ctx;
-    bool (*unheard)(void *ctx); /* may rules have changed since the scan? NULL: nobody sees that */
-    void *unheard_ctx;
+    bool (*new_rules)(void *ctx); /* may rules have changed since the scan? NULL: nobody sees that */
+    void *new_rules_ctx;
     void (*changed)(void *ctx, const char *path); /* each path that goes on its way */
     void *changed_ctx;
     void (*arrived)(void *ctx, uint64_t seen_ns); /* each set whose changes were seen by a watcher */

@@ -56,7 +56,7 @@ int sync_read_small(
 
 int sync_left_out(struct sync *s, const char *path, bool is_dir, struct err *e)
 {
-    if (!s->unheard || !s->unheard(s->unheard_ctx))
+    if (!s->new_rules || !s->new_rules(s->new_rules_ctx))
         return 0;
     const struct scan_config config = {.tree = s->tree, .rules = s->rules};
     int r = scan_ignored(&config, path, is_dir);

@@ -21,6 +21,7 @@
 #define TURN_MS_MOST 1000
 #define TELL_NS (1000 * NS_PER_MS) /* while it goes on without a pause */
 #define FDS_MAX (CONTROL_PEERS_MAX + 2)
+#define DRAINS_BESIDE 4 /* of the kernel's queue, while sets are built */
 #define LAST_WORDS_NS (2000 * NS_PER_MS) /* at the end, for what is in flight */
 
 static void say(
@@ -175,12 +176,23 @@ static void tell_sent(struct sync_loop *l)
     say(l, SYNC_SAID_SENT, &t, NULL);
 }
 
-/* Whatever was written before now has its event in the queue. */
-static bool has_unheard(void *ctx)
+static int hear(struct sync_loop *l, int most, struct err *e)
+{
+    int r = 1;
+    for (int i = 0; r == 1 && !l->stop && i < most; i++)
+        r = watch_drain(l->watch, sync_loop_hear, l, e);
+    return r;
+}
+
+/* Whatever was written before now has its event in the queue: a rule's asks for a scan of everything.
+ * Where that is due already, or the queue has no end, nobody knows. */
+static bool may_have_rules(void *ctx)
 {
     struct sync_loop *l = ctx;
+    struct err e = ERR_INIT;
     struct pollfd fd = {.fd = watch_fd(l->watch), .events = POLLIN};
-    return l->rescan || poll(&fd, 1, 0) != 0;
+    bool more = !l->rescan && poll(&fd, 1, 0) != 0 && hear(l, DRAINS_BESIDE, &e) != 0;
+    return l->rescan || more;
 }
 
 static void note_arrived(void *ctx, uint64_t seen_ns)
@@ -267,9 +279,7 @@ static int wait_and_hear(struct sync_loop *l, int timeout_ms)
     if (r < 0)
         return r;
     l->heard_ns = io_now_ns();
-    do
-        r = watch_drain(l->watch, sync_loop_hear, l, l->e);
-    while (r == 1 && !l->stop);
+    r = hear(l, INT_MAX, l->e);
     if (r < 0)
         return r;
     if (poll(fds + 1, count, 0) > 0)
@@ -311,8 +321,8 @@ static int run(struct sync_loop *l, struct err *e)
         r = control_listen(l->s->dir_fd, &l->control, e);
     l->s->entered = sync_loop_entered;
     l->s->entered_ctx = l;
-    l->s->unheard = has_unheard;
-    l->s->unheard_ctx = l;
+    l->s->new_rules = may_have_rules;
+    l->s->new_rules_ctx = l;
     l->s->changed = sync_loop_changed;
     l->s->changed_ctx = l;
     l->s->arrived = note_arrived;
@@ -338,7 +348,7 @@ int sync_watch(struct sync *s, const struct sync_watch_config *config, struct er
     l.settle = settle_new();
     int r = l.settle ? run(&l, l.e) : err_set(e, ENOMEM, "watch the project");
     s->entered = NULL;
-    s->unheard = NULL;
+    s->new_rules = NULL;
     s->changed = NULL;
     s->arrived = NULL;
     s->patient = false;

@@ -882,7 +882,7 @@ static void test_survey(void **state)
     assert_string_equal(left_out, ".env");
 }
 
-static bool is_unheard(void *ctx)
+static bool maybe_new(void *ctx)
 {
     ++*(unsigned *)ctx;
     return true;
@@ -903,8 +903,8 @@ static void test_rule_after_scan(void **state)
     make_text(f, "sub/known.key", "no secret");
     sync_now(f);
     struct sync *s = open_sync(f);
-    s->unheard = is_unheard;
-    s->unheard_ctx = &asked;
+    s->new_rules = maybe_new;
+    s->new_rules_ctx = &asked;
     make_text(f, "sub/known.key", "edited");
     make_text(f, "sub/new.key", "new");
     make_file(f, "sub/large.key", large, size);
