@@ -24,7 +24,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 SANITIZERS = {'ASAN_OPTIONS': 'detect_leaks=0:quarantine_size_mb=8', 'UBSAN_OPTIONS': 'print_stacktrace=1'}
 DISK = '192m'
-PATIENCE = 60  # seconds; nothing is judged by time, only given up
+PATIENCE = 150  # seconds, more than the 90 that a run looks for its server; nothing is judged by time, only given up
 
 
 class Broken(Exception):
